@@ -1,0 +1,205 @@
+"""What a stage leaves behind: Record, Timing, Drift, certificate rows; JSON lines in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SOURCES = ("measured", "simulated", "emulated")
+
+
+@dataclass(frozen=True)
+class CertificateRow:
+    """One op of a TFLite file, in execution order.
+
+    Attributes:
+        index: Position in the main subgraph's operator list.
+        op: Builtin operator name, for example "CONV_2D".
+        layer: Name of the Keras layer behind it, or "" where none is known.
+        types: Dtypes as "int8,int8,int32->int8" (inputs -> outputs; absent inputs are left out).
+        delegated: True where XNNPACK runs it.
+        reason: Why it is not delegated, or "".
+    """
+
+    index: int
+    op: str
+    layer: str
+    types: str
+    delegated: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class LayerDrift:
+    """The difference of one layer's output between the reference and the file.
+
+    Attributes:
+        layer: Keras layer name.
+        tensor: Name of the tensor in the file.
+        sqnr_db: 10*log10(sum(ref^2) / sum((ref-file)^2)) in dB; infinite where equal.
+        max_step: Largest difference in quantization steps of the file's tensor (0 for float).
+        cosine: Cosine of the angle between the two outputs, flattened.
+    """
+
+    layer: str
+    tensor: str
+    sqnr_db: float
+    max_step: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a file's outputs are from a reference.
+
+    Attributes:
+        max_step: Largest output difference in quantization steps (0 where the output is float).
+        within_one_step: Share of output elements that differ by at most one step, 0 to 1 (for a
+            float output: within 1e-5 of the reference's largest magnitude).
+        sqnr_db: Signal to quantization noise over all outputs, dB.
+        cosine: Cosine similarity over all outputs.
+        first_layer: First layer, in execution order, whose SQNR falls below the threshold, or "".
+        worst_layer: The layer of the lowest SQNR, or "".
+        top1_agreement: Share of samples whose argmax agrees; None for outputs that are not 2-D.
+        samples: Number of samples compared.
+        layers: The per-layer rows, in execution order.
+    """
+
+    max_step: float
+    within_one_step: float
+    sqnr_db: float
+    cosine: float
+    first_layer: str
+    worst_layer: str
+    top1_agreement: float | None = None
+    samples: int = 0
+    layers: tuple[LayerDrift, ...] = ()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latency (or another cost) of one file on one target.
+
+    Times are milliseconds per inference. `source` says what kind of number it is: "measured" on
+    hardware, "simulated" by a model of it, "emulated" (instruction counts, never latency). Numbers
+    of different sources, targets or thread counts are never ranked against each other.
+    """
+
+    model: str
+    target: str
+    source: str
+    threads: int
+    runs: int
+    min_ms: float | None = None
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    cpu_min_ms: float | None = None
+    init_ms: float | None = None
+    peak_mb: float | None = None
+    bytes: int = 0
+    instructions: int | None = None
+    delegated_ops: int = 0
+    total_ops: int = 0
+    partitions: int = 0
+    isa: str = ""
+    load: float = 0.0
+    ratio_p50: float | None = None
+    ratio_min: float | None = None
+
+
+@dataclass
+class Record:
+    """One row of the report: a stage, or one file that a stage produced.
+
+    Attributes:
+        stage: Stage name with its index, for example "03_qat", or "baseline".
+        label: What the table shows, for example "pruned + distilled + QAT, int8".
+        scheme: Scheme of the file, or "keras" for a model that was not converted.
+        path: File that holds the result, relative to the work directory.
+        metrics: Named scores, for example {"accuracy": 0.921} (of the file itself).
+        bytes: Size of the file.
+        params: Number of weights.
+        macs: Multiply-accumulates of one inference.
+        timing: Timing on each target.
+        drift: Difference to the Keras model that it was made from.
+        certificate: Op rows of the file.
+        size_by_layer: Bytes of weights by layer.
+        seconds: Time the stage took.
+        notes: What was skipped or refused, and why.
+    """
+
+    stage: str
+    label: str
+    scheme: str = "keras"
+    path: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    bytes: int = 0
+    params: int = 0
+    macs: int = 0
+    timing: list[Timing] = field(default_factory=list)
+    drift: Drift | None = None
+    certificate: list[CertificateRow] = field(default_factory=list)
+    size_by_layer: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+def to_json(value: Any) -> Any:
+    """Turns records, arrays and numpy scalars into plain JSON values.
+
+    Infinities and NaN become strings ("inf", "-inf", "nan"), because JSON has none of them.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    if hasattr(value, "tolist"):
+        return to_json(value.tolist())
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return value
+
+
+def from_json(cls: type, value: dict[str, Any]) -> Any:
+    """Rebuilds a Record, Timing, Drift, LayerDrift or CertificateRow from `to_json`'s form.
+
+    Args:
+        cls: One of the classes of this module.
+        value: The mapping; unknown keys are ignored, so that newer files stay readable.
+    """
+    nested = {
+        "timing": lambda v: [from_json(Timing, t) for t in v],
+        "drift": lambda v: None if v is None else from_json(Drift, v),
+        "certificate": lambda v: [from_json(CertificateRow, r) for r in v],
+        "layers": lambda v: tuple(from_json(LayerDrift, r) for r in v),
+    }
+    out: dict[str, Any] = {}
+    for f in dataclasses.fields(cls):
+        if f.name not in value:
+            continue
+        v = value[f.name]
+        if f.name in nested:
+            v = nested[f.name](v)
+        elif v in ("inf", "-inf", "nan") and "float" in str(f.type):
+            v = float(v)
+        out[f.name] = v
+    return cls(**out)
+
+
+def write_jsonl(path: str | Path, records: Iterable[Any]) -> None:
+    """Writes one JSON object a line."""
+    lines = [json.dumps(to_json(r), allow_nan=False) for r in records]
+    Path(path).write_text("".join(line + "\n" for line in lines))
+
+
+def read_jsonl(path: str | Path) -> list[Record]:
+    """Reads what `write_jsonl` wrote, as Records."""
+    lines = Path(path).read_text().splitlines()
+    return [from_json(Record, json.loads(line)) for line in lines if line.strip()]

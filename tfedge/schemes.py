@@ -1,0 +1,71 @@
+"""Quantization schemes: the words `w8a8`, `w8a16`, ... and what each one stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfedge.errors import InputError, did_you_mean
+
+
+@dataclass(frozen=True)
+class QuantScheme:
+    """How weights and activations are stored and computed.
+
+    Attributes:
+        name: The word used in recipes, flags and records.
+        weight_bits: Bits per weight in the file (8, 16 or 32).
+        activation_bits: Bits per activation at run time (8, 16 or 32).
+        full_integer: True where no float tensor may stand between input and output.
+        needs_ranges: True where activation ranges are needed (from QAT or from calibration).
+        doc: One line for tables and `--help`.
+    """
+
+    name: str
+    weight_bits: int
+    activation_bits: int
+    full_integer: bool
+    needs_ranges: bool
+    doc: str
+
+    @property
+    def io_dtype(self) -> str:
+        """The dtype of inputs and outputs under `io="int"`."""
+        if not self.full_integer:
+            return "float32"
+        return "int8" if self.activation_bits == 8 else "int16"
+
+
+SCHEMES: dict[str, QuantScheme] = {
+    s.name: s
+    for s in (
+        QuantScheme(
+            "w8a8", 8, 8, True, True,
+            "int8 weights per channel, int8 activations (asymmetric); all integer",
+        ),
+        QuantScheme(
+            "w8a16", 8, 16, True, True,
+            "int8 weights per channel, int16 activations (symmetric); all integer. Slower than "
+            "float32 on a CPU: it pays for accuracy, on Ethos-U and on microcontrollers",
+        ),
+        QuantScheme(
+            "w8_dynamic", 8, 32, False, False,
+            "int8 weights, float activations quantized on the fly where a kernel exists",
+        ),
+        QuantScheme("float16", 16, 32, False, False, "float16 storage, float32 arithmetic on a CPU"),
+        QuantScheme("float32", 32, 32, False, False, "no quantization: the baseline"),
+    )
+}
+
+
+def get_scheme(name: str) -> QuantScheme:
+    """Looks up a scheme.
+
+    Args:
+        name: One of `SCHEMES`.
+
+    Raises:
+        InputError: The name is not a scheme; the message suggests the nearest.
+    """
+    if name not in SCHEMES:
+        raise InputError("unknown quantization scheme", f"'{name}'", did_you_mean(name, SCHEMES))
+    return SCHEMES[name]
