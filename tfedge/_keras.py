@@ -24,6 +24,9 @@ def _import_tensorflow() -> Any:
     try:
         os.dup2(null, 2)
         import tensorflow
+
+        # Looks for a GPU now, so that a missing driver's complaint is held back as well.
+        tensorflow.config.list_physical_devices()
     finally:
         os.dup2(saved, 2)
         os.close(saved)
