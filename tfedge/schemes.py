@@ -39,19 +39,33 @@ SCHEMES: dict[str, QuantScheme] = {
     s.name: s
     for s in (
         QuantScheme(
-            "w8a8", 8, 8, True, True,
+            "w8a8",
+            8,
+            8,
+            True,
+            True,
             "int8 weights per channel, int8 activations (asymmetric); all integer",
         ),
         QuantScheme(
-            "w8a16", 8, 16, True, True,
+            "w8a16",
+            8,
+            16,
+            True,
+            True,
             "int8 weights per channel, int16 activations (symmetric); all integer. Slower than "
             "float32 on a CPU: it pays for accuracy, on Ethos-U and on microcontrollers",
         ),
         QuantScheme(
-            "w8_dynamic", 8, 32, False, False,
+            "w8_dynamic",
+            8,
+            32,
+            False,
+            False,
             "int8 weights, float activations quantized on the fly where a kernel exists",
         ),
-        QuantScheme("float16", 16, 32, False, False, "float16 storage, float32 arithmetic on a CPU"),
+        QuantScheme(
+            "float16", 16, 32, False, False, "float16 storage, float32 arithmetic on a CPU"
+        ),
         QuantScheme("float32", 32, 32, False, False, "no quantization: the baseline"),
     )
 }

@@ -1,0 +1,24 @@
+"""A model's graph as data: tracing, channel groups, rules and surgery."""
+
+from __future__ import annotations
+
+from tfedge.graph.channels import Analysis, ChannelGroup, Slice, analyse, channel_groups
+from tfedge.graph.rules import RULES, Site
+from tfedge.graph.surgery import cut
+from tfedge.graph.trace import Call, Graph, Ref, replay, trace
+
+__all__ = [
+    "RULES",
+    "Analysis",
+    "Call",
+    "ChannelGroup",
+    "Graph",
+    "Ref",
+    "Site",
+    "Slice",
+    "analyse",
+    "channel_groups",
+    "cut",
+    "replay",
+    "trace",
+]

@@ -1,0 +1,505 @@
+"""One rule a layer type: how labels flow through a call and which weights they index.
+
+A rule takes a `Site` (one call) and returns the label array of its output (or a list of them). It
+says three things with the site's methods: which weight axes the labels index (`bind`), which config
+entries count them (`size`, `shape`) and which labels must be equal (`tie`).
+
+`RULES` is the extension point: keys are class names for Keras' own layers of either flavour, or
+classes for a user's own, `tfedge.graph.RULES[MyLayer] = my_rule`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tfedge.errors import ModelError
+from tfedge.graph.labels import (
+    NEVER,
+    Labels,
+    along,
+    dependent_axes,
+    squeeze_axes,
+    unlabelled,
+)
+from tfedge.graph.trace import Call, Graph
+
+Rule = Callable[["Site"], "np.ndarray | list[np.ndarray]"]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Labels on one axis of one weight: position i of the axis belongs to labels[i].
+
+    `role` is "out" where the layer produces the channels, "in" where it consumes them, "through"
+    where it keeps them (norms, depthwise).
+    """
+
+    layer: str
+    weight: int
+    weight_name: str
+    axis: int
+    labels: np.ndarray
+    role: str
+
+
+@dataclass
+class Table:
+    """All that the rules said about a graph."""
+
+    labels: Labels = field(default_factory=Labels)
+    bindings: dict[tuple[str, int, int], Binding] = field(default_factory=dict)
+    sizes: dict[tuple[str, str], tuple] = field(default_factory=dict)
+    counting: list[tuple[np.ndarray, str]] = field(default_factory=list)
+
+
+class Site:
+    """One call as a rule sees it.
+
+    Attributes:
+        layer: The layer object.
+        name: Its unique name in the graph.
+        call: The traced call, with its arguments.
+        inputs: Label arrays of the tensors that enter, in order.
+        in_shapes: Their shapes, batch first.
+        out_shapes: Shapes of the results.
+    """
+
+    def __init__(self, table: Table, graph: Graph, call: Call, inputs: list[np.ndarray]) -> None:
+        self._table = table
+        self.call, self.layer, self.name = call, call.layer, call.name
+        self.inputs = inputs
+        self.in_shapes = [graph.tensors[i].shape for i in call.inputs]
+        self.out_shapes = [graph.tensors[i].shape for i in call.outputs]
+
+    def new(self, count: int, part: str = "") -> np.ndarray:
+        """Fresh labels for channels that this layer produces; shape [count]."""
+        return self._table.labels.new(count, f"{self.name}.{part}" if part else self.name)
+
+    def tie(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Ties two broadcastable label arrays; a label that meets -1 is blocked."""
+        kind = type(self.layer).__name__
+        self._table.labels.tie(
+            a, b, f"'{self.name}' ({kind}) joins it with channels that cannot be cut"
+        )
+
+    def block(self, labels: np.ndarray, reason: str) -> None:
+        """Marks labels as never to be cut."""
+        self._table.labels.block(labels, f"'{self.name}' ({type(self.layer).__name__}) {reason}")
+
+    def block_inputs(self, reason: str) -> None:
+        """Blocks everything that enters this call."""
+        for labels in self.inputs:
+            self.block(labels, reason)
+
+    def vector(self, axis: int, index: int = 0) -> np.ndarray:
+        """Labels along one axis of an input, shape [dim]; -1 where it carries none.
+
+        Labels that change along other axes too are tied over those axes first.
+        """
+        return self.project(self.inputs[index], axis, self.in_shapes[index][axis])
+
+    def project(self, labels: np.ndarray, axis: int, dim: int | None) -> np.ndarray:
+        """As `vector`, for any label array."""
+        axis %= labels.ndim
+        for other in dependent_axes(labels):
+            if other != axis:
+                first = np.take(labels, [0], axis=other)
+                self.tie(labels, first)
+                labels = first
+        flat = squeeze_axes(labels).reshape(-1)
+        if dim is None:
+            self.block(flat, "has a free dimension there")
+            return np.full(1, NEVER)
+        return flat if len(flat) == dim else np.full(dim, flat[0])
+
+    def bind(self, weight: str, axis: int, labels: np.ndarray, role: str = "in") -> None:
+        """Says that position i on an axis of a weight belongs to labels[i].
+
+        Args:
+            weight: Attribute of the layer ("kernel", "_query_dense.kernel"); None values (no bias)
+                are skipped.
+            axis: Axis of the weight, may be negative.
+            labels: 1-D labels, as long as that axis.
+            role: "out" where the layer produces the channels, "in" where it consumes them,
+                "through" where it keeps them.
+
+        Raises:
+            ModelError: The labels do not fit the weight (a wrong rule).
+        """
+        variable: Any = self.layer
+        for part in weight.split("."):
+            variable = getattr(variable, part, None)
+            if variable is None:
+                return
+        number = next((i for i, w in enumerate(self.layer.weights) if w is variable), None)
+        if number is None:
+            return
+        axis %= len(variable.shape)
+        if labels.shape != (variable.shape[axis],):
+            raise ModelError(
+                f"the rule of layer '{self.name}' ({type(self.layer).__name__}) is wrong",
+                f"labels of shape {labels.shape} for axis {axis} of '{weight}', "
+                f"whose shape is {tuple(variable.shape)}",
+                "A rule binds one label to each position of the axis",
+            )
+        key = (self.name, number, axis)
+        old = self._table.bindings.get(key)
+        if old is not None:
+            self.tie(old.labels, labels)
+            return
+        self._table.bindings[key] = Binding(self.name, number, weight, axis, labels, role)
+
+    def size(self, key: str, labels: np.ndarray) -> None:
+        """Says that config entry `key` is the number of these labels that stay."""
+        self._table.sizes[(self.name, key)] = ("size", labels)
+
+    def shape(self, key: str, labels: np.ndarray, shape: Sequence[int | None]) -> None:
+        """Says that config entry `key` is this shape with each labelled axis counted anew."""
+        dims = []
+        for axis, dim in enumerate(shape):
+            varies = labels.shape[axis] > 1
+            dims.append(self.project(labels, axis, dim) if varies else dim)
+        self._table.sizes[(self.name, key)] = ("shape", dims)
+
+    def counts(self, labels: np.ndarray) -> None:
+        """Says that the result depends on how many of these channels there are (norms, means)."""
+        self._table.counting.append((labels, self.name))
+
+
+def channel_axis(layer: Any, rank: int) -> int:
+    """The channel axis that the layer's data_format names."""
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
+
+
+def same(site: Site) -> np.ndarray:
+    """Keeps shape and channels: activations, dropout, noise, rescaling, masking."""
+    return site.inputs[0]
+
+
+def spatial(site: Site) -> np.ndarray:
+    """Changes the spatial axes only: pooling, padding, cropping, upsampling, resizing."""
+    rank = len(site.in_shapes[0])
+    axis = channel_axis(site.layer, rank)
+    return along(site.vector(axis), axis, rank)
+
+
+def conv(site: Site) -> np.ndarray:
+    """Conv1D/2D/3D, also grouped: kernel [..., in / groups, filters]."""
+    layer, rank = site.layer, len(site.in_shapes[0])
+    axis = channel_axis(layer, rank)
+    into, groups = site.vector(axis), layer.groups
+    if groups > 1 and groups == len(into):
+        return _conv_per_channel(site, into, axis)
+    out = site.new(layer.filters)
+    if groups > 1:
+        # Every group must lose the same positions, so that the groups stay equally wide.
+        into = _tie_groups(site, into, groups)
+        _tie_groups(site, out, groups)
+    site.bind("kernel", -2, into)
+    site.bind("kernel", -1, out, "out")
+    site.bind("bias", 0, out, "out")
+    site.size("filters", out)
+    return along(out, axis, rank)
+
+
+def _tie_groups(site: Site, labels: np.ndarray, groups: int) -> np.ndarray:
+    """Ties the channels at the same position of each group; returns those of the first."""
+    table = labels.reshape(groups, -1)
+    site.tie(table, table[:1])
+    return table[0]
+
+
+def _conv_per_channel(site: Site, into: np.ndarray, axis: int) -> np.ndarray:
+    """A grouped convolution of one input channel a group: a depthwise convolution."""
+    out = np.repeat(into, site.layer.filters // len(into))
+    site.bind("kernel", -1, out, "through")
+    site.bind("bias", 0, out, "through")
+    site.size("filters", out)
+    site.size("groups", into)
+    return along(out, axis, len(site.in_shapes[0]))
+
+
+def conv_transpose(site: Site) -> np.ndarray:
+    """Conv1D/2D/3DTranspose: kernel [..., filters, in]."""
+    rank = len(site.in_shapes[0])
+    axis = channel_axis(site.layer, rank)
+    out = site.new(site.layer.filters)
+    site.bind("kernel", -1, site.vector(axis))
+    site.bind("kernel", -2, out, "out")
+    site.bind("bias", 0, out, "out")
+    site.size("filters", out)
+    return along(out, axis, rank)
+
+
+def depthwise(site: Site) -> np.ndarray:
+    """DepthwiseConv1D/2D of any multiplier m: output channel c*m + k comes from input c."""
+    rank = len(site.in_shapes[0])
+    axis = channel_axis(site.layer, rank)
+    into = site.vector(axis)
+    name = "depthwise_kernel" if hasattr(site.layer, "depthwise_kernel") else "kernel"
+    site.bind(name, -2, into, "through")
+    out = np.repeat(into, site.layer.depth_multiplier)
+    site.bind("bias", 0, out, "through")
+    return along(out, axis, rank)
+
+
+def separable(site: Site) -> np.ndarray:
+    """SeparableConv1D/2D: a depthwise kernel, then a pointwise one [1, in * m, filters]."""
+    rank = len(site.in_shapes[0])
+    axis = channel_axis(site.layer, rank)
+    into, out = site.vector(axis), site.new(site.layer.filters)
+    site.bind("depthwise_kernel", -2, into)
+    site.bind("pointwise_kernel", -2, np.repeat(into, site.layer.depth_multiplier))
+    site.bind("pointwise_kernel", -1, out, "out")
+    site.bind("bias", 0, out, "out")
+    site.size("filters", out)
+    return along(out, axis, rank)
+
+
+def dense(site: Site) -> np.ndarray:
+    """Dense: kernel [in, units] on the last axis."""
+    rank = len(site.in_shapes[0])
+    out = site.new(site.layer.units)
+    site.bind("kernel", 0, site.vector(-1))
+    site.bind("kernel", 1, out, "out")
+    site.bind("bias", 0, out, "out")
+    site.size("units", out)
+    return along(out, rank - 1, rank)
+
+
+def batch_norm(site: Site) -> np.ndarray:
+    """BatchNormalization: four vectors along its axis."""
+    axis = site.layer.axis
+    axes = list(axis) if isinstance(axis, (list, tuple)) or hasattr(axis, "__iter__") else [axis]
+    if len(axes) != 1:
+        site.block_inputs("normalizes over several axes")
+        return site.inputs[0]
+    rank = len(site.in_shapes[0])
+    labels = site.vector(axes[0])
+    for weight in ("gamma", "beta", "moving_mean", "moving_variance"):
+        site.bind(weight, 0, labels, "through")
+    return along(labels, axes[0] % rank, rank)
+
+
+def layer_norm(site: Site) -> np.ndarray:
+    """LayerNormalization: gamma and beta over its axes; its mean counts the kept channels."""
+    axis = site.layer.axis
+    axes = [a % len(site.in_shapes[0]) for a in (axis if hasattr(axis, "__iter__") else [axis])]
+    labels = site.inputs[0]
+    for position, a in enumerate(sorted(axes)):
+        if a in dependent_axes(labels):
+            vector = site.vector(a)
+            site.counts(vector)
+            for weight in ("gamma", "beta"):
+                site.bind(weight, position, vector, "through")
+    return labels
+
+
+def softmax(site: Site) -> np.ndarray:
+    """Softmax: over the channels that are there."""
+    axis = getattr(site.layer, "axis", -1)
+    rank = len(site.in_shapes[0])
+    axes = {a % rank for a in (axis if hasattr(axis, "__iter__") else [axis])}
+    if axes & set(dependent_axes(site.inputs[0])):
+        site.counts(site.inputs[0])
+    return site.inputs[0]
+
+
+def activation(site: Site) -> np.ndarray:
+    """Activation: keeps the channels; softmax counts them."""
+    name = getattr(site.layer.activation, "__name__", "")
+    return softmax(site) if name in ("softmax", "log_softmax") else site.inputs[0]
+
+
+def prelu(site: Site) -> np.ndarray:
+    """PReLU: alpha has the input's shape without batch, 1 on shared axes."""
+    labels = site.inputs[0]
+    axes = dependent_axes(labels)
+    if len(axes) == 1:
+        vector = site.vector(axes[0])
+        if site.layer.alpha.shape[axes[0] - 1] == len(vector):
+            site.bind("alpha", axes[0] - 1, vector, "through")
+    elif axes:
+        site.block_inputs("has labels on several axes")
+    return labels
+
+
+def elementwise(site: Site) -> np.ndarray:
+    """Add, Subtract, Multiply, Average, Maximum, Minimum, with broadcast (squeeze-and-excite)."""
+    rank = len(site.out_shapes[0])
+    if any(len(s) != rank for s in site.in_shapes):
+        site.block_inputs("joins tensors of different ranks")
+        return unlabelled(rank)
+    labelled = sorted({a for labels in site.inputs for a in dependent_axes(labels)})
+    full = [
+        labels
+        for labels, shape in zip(site.inputs, site.in_shapes, strict=True)
+        # A tensor of size 1 on the labelled axes is the same number for every channel.
+        if not labelled or any(shape[a] != 1 for a in labelled)
+    ]
+    for other in full[1:]:
+        site.tie(full[0], other)
+    widest = max(full, key=lambda labels: labels.size, default=unlabelled(rank))
+    return widest
+
+
+def concatenate(site: Site) -> np.ndarray:
+    """Concatenate: labels side by side on its axis, tied on the others."""
+    axis = site.layer.axis % len(site.out_shapes[0])
+    return join(site, site.inputs, [s[axis] for s in site.in_shapes], axis)
+
+
+def join(site: Site, parts: list[np.ndarray], dims: Sequence[int | None], axis: int) -> np.ndarray:
+    """Labels of tensors concatenated along an axis.
+
+    Args:
+        site: The call.
+        parts: Label arrays.
+        dims: Length of each tensor along the axis.
+        axis: The axis, not negative.
+    """
+    if not any(axis in dependent_axes(p) or p.shape[axis] > 1 for p in parts):
+        for other in parts[1:]:
+            site.tie(parts[0], other)
+        return max(parts, key=lambda p: p.size)
+    if any(d is None for d in dims):
+        for p in parts:
+            site.block(p, "concatenates along a free dimension")
+        return unlabelled(parts[0].ndim)
+    wide = []
+    for part, dim in zip(parts, dims, strict=True):
+        target = list(part.shape)
+        target[axis] = dim or 0
+        wide.append(np.broadcast_to(part, target))
+    others = [max(w.shape[a] for w in wide) for a in range(wide[0].ndim)]
+    grown = [
+        np.broadcast_to(w, [w.shape[a] if a == axis else others[a] for a in range(w.ndim)])
+        for w in wide
+    ]
+    return np.concatenate(grown, axis)
+
+
+def flatten(site: Site) -> np.ndarray:
+    """Flatten: row-major, so a channel owns every C-th position (channels last)."""
+    labels, shape = site.inputs[0], site.in_shapes[0]
+    if channel_axis(site.layer, len(shape)) == 1 and len(shape) > 2:
+        labels, shape = np.moveaxis(labels, 1, -1), (shape[0], *shape[2:], shape[1])
+    return reshaped(site, labels, shape, site.out_shapes[0])
+
+
+def reshape(site: Site) -> np.ndarray:
+    """Reshape: labels are reshaped like the data; the target shape is counted anew."""
+    out = reshaped(site, site.inputs[0], site.in_shapes[0], site.out_shapes[0])
+    site.shape("target_shape", out[0], site.out_shapes[0][1:])
+    return out
+
+
+def reshaped(
+    site: Site,
+    labels: np.ndarray,
+    shape: Sequence[int | None],
+    target: Sequence[int | None],
+) -> np.ndarray:
+    """Labels after a row-major reshape (batch axis kept).
+
+    Where the labels would change along several axes of the result, they are tied over all but the
+    last of these, so that what remains after a cut is again a full grid.
+    """
+    rank = len(target)
+    if not dependent_axes(labels):
+        site.block(labels, "reshapes it")
+        return unlabelled(rank)
+    if any(d is None for d in [*shape[1:], *target[1:]]):
+        site.block(labels, "reshapes a free dimension")
+        return unlabelled(rank)
+    full = np.broadcast_to(labels, (1, *shape[1:])).reshape((1, *target[1:]))  # type: ignore[arg-type]
+    axes = dependent_axes(full)
+    for axis in axes[:-1]:
+        first = np.take(full, [0], axis=axis)
+        site.tie(full, first)
+        full = first
+    return squeeze_axes(full)
+
+
+def permute(site: Site) -> np.ndarray:
+    """Permute: the labels move with their axes."""
+    return np.transpose(site.inputs[0], (0, *site.layer.dims))
+
+
+def global_pool(site: Site) -> np.ndarray:
+    """GlobalAverage/MaxPooling: the spatial axes go, or stay with length 1."""
+    rank = len(site.in_shapes[0])
+    axis = channel_axis(site.layer, rank)
+    labels = site.vector(axis)
+    out_rank = len(site.out_shapes[0])
+    return along(labels, axis if out_rank == rank else 1, out_rank)
+
+
+def repeat_vector(site: Site) -> np.ndarray:
+    """RepeatVector: [batch, features] -> [batch, n, features]."""
+    return site.inputs[0][:, None, :]
+
+
+def unknown(site: Site) -> list[np.ndarray]:
+    """A layer without a rule: what enters it stays whole."""
+    site.block_inputs("has no pruning rule; add one with tfedge.graph.RULES[...] = rule")
+    return [unlabelled(len(s)) for s in site.out_shapes]
+
+
+def _many(rule: Rule, *names: str) -> dict[str | type, Rule]:
+    return dict.fromkeys(names, rule)
+
+
+RULES: dict[str | type, Rule] = {
+    **_many(conv, "Conv1D", "Conv2D", "Conv3D"),
+    **_many(conv_transpose, "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
+    **_many(depthwise, "DepthwiseConv1D", "DepthwiseConv2D"),
+    **_many(separable, "SeparableConv1D", "SeparableConv2D"),
+    **_many(dense, "Dense"),
+    **_many(batch_norm, "BatchNormalization", "SyncBatchNormalization"),
+    **_many(layer_norm, "LayerNormalization"),
+    **_many(prelu, "PReLU"),
+    **_many(softmax, "Softmax"),
+    **_many(activation, "Activation"),
+    **_many(
+        same, "ReLU", "LeakyReLU", "ELU", "ThresholdedReLU", "Dropout", "SpatialDropout1D",
+        "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout", "GaussianDropout", "GaussianNoise",
+        "ActivityRegularization", "Rescaling", "Masking", "Identity",
+    ),
+    **_many(
+        spatial, "MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "AveragePooling1D",
+        "AveragePooling2D", "AveragePooling3D", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D",
+        "Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "UpSampling3D",
+        "Resizing",
+    ),
+    **_many(
+        global_pool, "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D",
+        "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D",
+    ),
+    **_many(elementwise, "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"),
+    **_many(concatenate, "Concatenate"),
+    **_many(flatten, "Flatten"),
+    **_many(reshape, "Reshape"),
+    **_many(permute, "Permute"),
+    **_many(repeat_vector, "RepeatVector"),
+}  # fmt: skip
+
+
+def rule_for(layer: Any) -> Rule:
+    """The rule of a layer: by its class, else that of the Keras class whose call it inherits.
+
+    A subclass that overrides `call` computes something else; it needs its own rule.
+    """
+    for base in type(layer).__mro__:
+        if base in RULES:
+            return RULES[base]
+        root = base.__module__.split(".")[0]
+        if root in ("tf_keras", "keras") and base.__name__ in RULES:
+            if getattr(base, "call", None) is getattr(type(layer), "call", None):
+                return RULES[base.__name__]
+            return unknown
+    return unknown

@@ -1,0 +1,111 @@
+"""Cuts channels out of a model: gathers all positions a weight loses and cuts each weight once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tfedge.errors import PlanError
+from tfedge.graph.channels import Analysis, analyse
+from tfedge.graph.labels import NEVER
+from tfedge.graph.trace import copy_layer, replay
+
+
+def cut(model: Any, cuts: dict[str, np.ndarray], analysis: Analysis | None = None) -> Any:
+    """Builds the network in which some channels do not exist.
+
+    Args:
+        model: A built tf_keras functional or sequential model; it is not changed.
+        cuts: Channels to remove by group name, int arrays.
+        analysis: The result of `analyse(model)`, where it is at hand.
+
+    Returns:
+        A new functional model with the same input and output names; every layer keeps its name.
+
+    Raises:
+        PlanError: A group does not exist, is blocked, would lose all its channels, or a channel
+            number is out of range.
+    """
+    analysis = analysis or analyse(model)
+    alive = _alive(analysis, cuts)
+    graph = analysis.graph
+    weights, changes = _cut_weights(analysis, alive), _config_changes(analysis, alive)
+    made: dict[str, Any] = {}
+
+    def make(name: str, layer: Any) -> Any:
+        made[name] = copy_layer(layer, changes.get(name), name)
+        made[name].trainable = layer.trainable
+        return made[name]
+
+    smaller = replay(graph, make)
+    for name, layer in graph.layers().items():
+        if layer.weights:
+            made[name].set_weights(weights[name])
+    return smaller
+
+
+def _alive(analysis: Analysis, cuts: dict[str, np.ndarray]) -> dict[int, bool]:
+    """Whether each label representative stays."""
+    by_name = {g.name: (i, g) for i, g in enumerate(analysis.groups)}
+    dead: set[tuple[int, int]] = set()
+    for name, channels in cuts.items():
+        if name not in by_name:
+            raise PlanError("the plan names a group that the model does not have", f"'{name}'")
+        number, group = by_name[name]
+        channels = np.unique(np.asarray(channels, dtype=int))
+        if not len(channels):
+            continue
+        if group.blocked:
+            raise PlanError(f"group '{name}' cannot be cut", group.blocked)
+        if channels[0] < 0 or channels[-1] >= group.channels:
+            raise PlanError(
+                f"group '{name}' has channels 0 to {group.channels - 1}",
+                f"channel {channels[-1] if channels[0] >= 0 else channels[0]}",
+            )
+        if group.fixed[channels].any():
+            raise PlanError(
+                f"channel {channels[group.fixed[channels]][0]} of group '{name}' cannot be cut"
+            )
+        if len(channels) == group.channels:
+            raise PlanError(
+                f"group '{name}' would lose all its {group.channels} channels",
+                fix="Keep at least one",
+            )
+        dead.update((number, int(c)) for c in channels)
+    return {root: place not in dead for root, place in analysis.position.items()}
+
+
+def _stays(labels: np.ndarray, alive: dict[int, bool]) -> np.ndarray:
+    """Bool array: which positions stay."""
+    return np.array([x == NEVER or alive[x] for x in labels.tolist()], dtype=bool)
+
+
+def _cut_weights(analysis: Analysis, alive: dict[int, bool]) -> dict[str, list[np.ndarray]]:
+    """All weights by layer, with the dead positions taken out."""
+    axes: dict[tuple[str, int], dict[int, np.ndarray]] = {}
+    for b in analysis.table.bindings.values():
+        axes.setdefault((b.layer, b.weight), {})[b.axis] = _stays(b.labels, alive)
+    out: dict[str, list[np.ndarray]] = {}
+    for name, layer in analysis.graph.layers().items():
+        values = layer.get_weights() if hasattr(layer, "get_weights") else []
+        for number, value in enumerate(values):
+            for axis, stay in axes.get((name, number), {}).items():
+                if not stay.all():
+                    value = np.compress(stay, value, axis=axis)
+            values[number] = value
+        out[name] = values
+    return out
+
+
+def _config_changes(analysis: Analysis, alive: dict[int, bool]) -> dict[str, dict[str, Any]]:
+    """New config entries (filters, units, target_shape...) by layer."""
+    out: dict[str, dict[str, Any]] = {}
+    for (name, key), (kind, value) in analysis.table.sizes.items():
+        if kind == "size":
+            new: Any = int(_stays(value, alive).sum())
+        else:
+            new = [int(_stays(d, alive).sum()) if isinstance(d, np.ndarray) else d for d in value]
+            new = [-1 if d is None else d for d in new]
+        out.setdefault(name, {})[key] = new
+    return out
