@@ -39,6 +39,8 @@ tf.get_logger().setLevel("ERROR")
 
 import tf_keras as keras  # noqa: E402
 
+__all__ = ["Flavour", "flavour", "keras", "tf"]
+
 Flavour = Literal["tf_keras", "keras3"]
 
 
