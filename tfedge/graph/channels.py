@@ -13,7 +13,8 @@ import numpy as np
 
 from tfedge.errors import ModelError
 from tfedge.graph.labels import NEVER, unlabelled
-from tfedge.graph.rules import Binding, Site, Table, rule_for
+from tfedge.graph.rules import rule_for
+from tfedge.graph.site import Binding, Site, Table
 from tfedge.graph.trace import Graph, trace
 
 

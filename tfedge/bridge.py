@@ -1,0 +1,184 @@
+"""Loading: whatever a user calls "my model" -> a tf_keras model, or a serving-only function."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tfedge._keras import flavour, keras, tf
+from tfedge.errors import InputError, ModelError
+
+_KEEP_KERAS3 = (
+    "Save it with tf_keras (`import tf_keras as keras`); Keras 3 models are not supported yet"
+)
+
+
+class ServingModel:
+    """A SavedModel without Keras layers: it can be converted, verified and measured, no more.
+
+    Attributes:
+        path: The SavedModel folder.
+        name: The folder's name.
+        function: The concrete function of the signature.
+        inputs: tf.TensorSpec by input name.
+        output_names: Output names in the signature's order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
+        try:
+            self._loaded = tf.saved_model.load(str(path))
+        except (OSError, ValueError, KeyError) as e:
+            raise InputError("this SavedModel cannot be loaded", f"{path}: {_first(e)}") from e
+        signatures = dict(self._loaded.signatures)
+        if not signatures:
+            raise ModelError(
+                "this SavedModel has no serving signature",
+                str(path),
+                "Save it with signatures, or with model.export()",
+            )
+        key = "serving_default" if "serving_default" in signatures else next(iter(signatures))
+        self.function = signatures[key]
+        self.inputs: dict[str, Any] = dict(self.function.structured_input_signature[1])
+        self.output_names = list(self.function.structured_outputs)
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs the signature on tensors by input name."""
+        feed = {k: tf.cast(inputs[k], spec.dtype) for k, spec in self.inputs.items()}
+        return dict(self.function(**feed))
+
+
+def _first(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
+
+
+def load_model(model: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """Loads a model, or checks one that is loaded already.
+
+    Args:
+        model: A tf_keras model, or the path of an `.h5`, a tf_keras `.keras` file, or a SavedModel
+            folder. Quantize-aware models load too.
+        custom_objects: Layers and functions by the name that the file uses for them.
+
+    Returns:
+        A tf_keras model; for a SavedModel without Keras layers a `ServingModel`, which can only be
+        converted, verified and benchmarked.
+
+    Raises:
+        InputError: No such file, or a file that is not a model.
+        ModelError: A Keras 3 model, or a layer that is not known.
+    """
+    if not isinstance(model, (str, Path)):
+        return _check_object(model)
+    path = Path(model)
+    if not path.exists():
+        raise InputError("there is no such model file", str(path), "Check the path")
+    if path.is_dir():
+        return _load_folder(path, custom_objects)
+    if zipfile.is_zipfile(path):
+        _check_keras_zip(path)
+    elif path.read_bytes()[:8] == b"\x89HDF\r\n\x1a\n":
+        _check_h5(path)
+    else:
+        raise InputError(
+            "this file is not a Keras model",
+            str(path),
+            "Pass an .h5 file, a .keras file or a SavedModel folder",
+        )
+    return _load(path, custom_objects)
+
+
+def _check_object(model: Any) -> Any:
+    if isinstance(model, ServingModel):
+        return model
+    kind = flavour(model)
+    if kind == "keras3":
+        raise ModelError("this is a Keras 3 model", type(model).__name__, _KEEP_KERAS3)
+    if kind is None or not isinstance(model, keras.Model):
+        raise ModelError(
+            "this is not a Keras model", type(model).__name__, "Pass a model or the path of one"
+        )
+    return model
+
+
+def _check_keras_zip(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        if "config.json" not in archive.namelist():
+            raise InputError("this zip file is not a .keras model", str(path))
+        config = json.loads(archive.read("config.json"))
+        meta = {}
+        if "metadata.json" in archive.namelist():
+            meta = json.loads(archive.read("metadata.json"))
+    version = str(meta.get("keras_version", "2"))
+    if version.startswith("3") or str(config.get("module", "")).startswith("keras.src"):
+        raise ModelError(f"this file holds a Keras {version} model", str(path), _KEEP_KERAS3)
+
+
+def _check_h5(path: Path) -> None:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as f:
+            attributes = dict(f.attrs)
+    except OSError as e:
+        raise InputError("this HDF5 file cannot be read", f"{path}: {_first(e)}") from e
+    if "model_config" not in attributes:
+        raise InputError(
+            "this HDF5 file holds weights but no model",
+            str(path),
+            "Save the whole model with model.save(), not save_weights()",
+        )
+    version = attributes.get("keras_version", "2")
+    version = version.decode() if isinstance(version, bytes) else str(version)
+    if version.startswith("3"):
+        raise ModelError(f"this file holds a Keras {version} model", str(path), _KEEP_KERAS3)
+
+
+def _load_folder(path: Path, custom_objects: Mapping[str, Any] | None) -> Any:
+    if not (path / "saved_model.pb").exists():
+        raise InputError(
+            "this folder is not a SavedModel", str(path), "It should hold a saved_model.pb"
+        )
+    if (path / "keras_metadata.pb").exists():
+        return _load(path, custom_objects)
+    return ServingModel(path)
+
+
+def _load(path: Path, custom_objects: Mapping[str, Any] | None) -> Any:
+    known = {**_quantizer_objects(path), **(custom_objects or {})}
+    try:
+        with keras.utils.custom_object_scope(known):
+            model = keras.models.load_model(str(path), compile=False)
+    except (ValueError, TypeError, KeyError, OSError, AttributeError, NotImplementedError) as e:
+        raise ModelError(
+            "this model file cannot be loaded",
+            f"{path}: {_first(e)}",
+            "If it names a layer or function of yours, pass it by name in custom_objects",
+        ) from e
+    if not hasattr(model, "layers"):
+        return ServingModel(path)
+    return model
+
+
+def _quantizer_objects(path: Path) -> dict[str, Any]:
+    """The custom objects that a quantize-aware file needs; only then is tfmot imported."""
+    if path.suffix not in (".h5", ".hdf5", ".keras") or not _mentions_quantizer(path):
+        return {}
+    from tfedge.quant import custom_objects
+
+    return dict(custom_objects())
+
+
+def _mentions_quantizer(path: Path) -> bool:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return b"QuantizeWrapper" in archive.read("config.json")
+    import h5py
+
+    with h5py.File(path, "r") as f:
+        config = f.attrs["model_config"]
+    return "QuantizeWrapper" in (config.decode() if isinstance(config, bytes) else str(config))
