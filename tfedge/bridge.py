@@ -11,6 +11,7 @@ from typing import Any
 from tfedge._keras import flavour, keras, tf
 from tfedge.errors import InputError, ModelError
 
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _KEEP_KERAS3 = (
     "Save it with tf_keras (`import tf_keras as keras`); Keras 3 models are not supported yet"
 )
@@ -61,7 +62,7 @@ def load_model(model: Any, custom_objects: Mapping[str, Any] | None = None) -> A
 
     Args:
         model: A tf_keras model, or the path of an `.h5`, a tf_keras `.keras` file, or a SavedModel
-            folder. Quantize-aware models load too.
+            folder.
         custom_objects: Layers and functions by the name that the file uses for them.
 
     Returns:
@@ -81,7 +82,7 @@ def load_model(model: Any, custom_objects: Mapping[str, Any] | None = None) -> A
         return _load_folder(path, custom_objects)
     if zipfile.is_zipfile(path):
         _check_keras_zip(path)
-    elif path.read_bytes()[:8] == b"\x89HDF\r\n\x1a\n":
+    elif path.read_bytes()[:8] == _HDF5:
         _check_h5(path)
     else:
         raise InputError(
@@ -149,9 +150,8 @@ def _load_folder(path: Path, custom_objects: Mapping[str, Any] | None) -> Any:
 
 
 def _load(path: Path, custom_objects: Mapping[str, Any] | None) -> Any:
-    known = {**_quantizer_objects(path), **(custom_objects or {})}
     try:
-        with keras.utils.custom_object_scope(known):
+        with keras.utils.custom_object_scope(dict(custom_objects or {})):
             model = keras.models.load_model(str(path), compile=False)
     except (ValueError, TypeError, KeyError, OSError, AttributeError, NotImplementedError) as e:
         raise ModelError(
@@ -164,21 +164,18 @@ def _load(path: Path, custom_objects: Mapping[str, Any] | None) -> Any:
     return model
 
 
-def _quantizer_objects(path: Path) -> dict[str, Any]:
-    """The custom objects that a quantize-aware file needs; only then is tfmot imported."""
-    if path.suffix not in (".h5", ".hdf5", ".keras") or not _mentions_quantizer(path):
-        return {}
-    from tfedge.quant import custom_objects
-
-    return dict(custom_objects())
-
-
-def _mentions_quantizer(path: Path) -> bool:
+def holds_quantizers(path: Path) -> bool:
+    """True for a model file with tfmot's wrappers, which needs `tfedge.quant.custom_objects`."""
+    if path.is_dir() or not path.exists():
+        return False
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            return b"QuantizeWrapper" in archive.read("config.json")
+            names = archive.namelist()
+            return "config.json" in names and b"QuantizeWrapper" in archive.read("config.json")
+    if path.read_bytes()[:8] != _HDF5:
+        return False
     import h5py
 
     with h5py.File(path, "r") as f:
-        config = f.attrs["model_config"]
+        config = f.attrs.get("model_config", "")
     return "QuantizeWrapper" in (config.decode() if isinstance(config, bytes) else str(config))
