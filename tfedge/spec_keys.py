@@ -1,0 +1,154 @@
+"""Kinds of recipe keys: a dataclass field whose check stands beside its default.
+
+Each function returns a `dataclasses.field` with `metadata["check"]`, a function (key name, value)
+-> the value in its normal form; it raises RecipeError on a wrong type or range.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any
+
+from tfedge.errors import RecipeError, did_you_mean
+
+
+def number(
+    default: Any,
+    low: float,
+    high: float | None = None,
+    *,
+    whole: bool = False,
+    inside: bool = False,
+) -> Any:
+    """A numeric key in [low, high], or in (low, high) with `inside`.
+
+    None is allowed where the default is None.
+    """
+
+    def check(name: str, value: Any) -> Any:
+        if value is None and default is None:
+            return None
+        x = _as_number(name, value, whole)
+        above = x > low if inside else x >= low
+        below = high is None or (x < high if inside else x <= high)
+        if above and below:
+            return x
+        raise RecipeError(f"{name} must be {_range_text(low, high, inside)}", f"{value}")
+
+    return field(default=default, metadata={"check": check})
+
+
+def _as_number(name: str, value: Any, whole: bool) -> int | float:
+    if isinstance(value, str) and not whole:
+        try:  # YAML 1.1 reads 1e-3, without a dot, as text.
+            value = float(value)
+        except ValueError:
+            raise _wrong_type(name, "a number", value) from None
+    if isinstance(value, float) and whole and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise _wrong_type(name, "a whole number" if whole else "a number", value)
+    if not math.isfinite(value):
+        raise _wrong_type(name, "a finite number", value)
+    return value if whole else float(value)
+
+
+def _range_text(low: float, high: float | None, inside: bool) -> str:
+    if high is None:
+        return f"more than {low:g}" if inside else f"{low:g} or more"
+    return f"between {low:g} and {high:g}" + (", both excluded" if inside else "")
+
+
+def _wrong_type(name: str, wanted: str, value: Any) -> RecipeError:
+    return RecipeError(f"{name} must be {wanted}", f"{value!r} ({type(value).__name__})")
+
+
+def choice(default: str, choices: Mapping[str, Any] | tuple[str, ...]) -> Any:
+    """A key whose value is one of a set of words."""
+
+    def check(name: str, value: Any) -> str:
+        if value not in choices:
+            raise RecipeError(f"unknown {name}", f"'{value}'", did_you_mean(str(value), choices))
+        return str(value)
+
+    return field(default=default, metadata={"check": check})
+
+
+def word(default: str) -> Any:
+    """A key whose value is a name that is looked up later (before any training)."""
+
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str) or not value:
+            raise _wrong_type(name, "a name", value)
+        return value
+
+    return field(default=default, metadata={"check": check})
+
+
+def flag(default: bool) -> Any:
+    """A key that is true or false."""
+
+    def check(name: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise _wrong_type(name, "true or false", value)
+        return value
+
+    return field(default=default, metadata={"check": check})
+
+
+def words(
+    default: tuple[str, ...], choices: Mapping[str, Any] | None = None, *, regex: bool = False
+) -> Any:
+    """A list of words without repetition; a single word is a list of one."""
+
+    def check(name: str, value: Any) -> tuple[str, ...]:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)) or not all(isinstance(i, str) for i in items):
+            raise _wrong_type(name, "a list of words", value)
+        if len(set(items)) < len(items):
+            raise RecipeError(f"{name} names something twice", f"{list(items)}")
+        for item in items:
+            if choices is not None and item not in choices:
+                raise RecipeError(
+                    f"unknown word in {name}", f"'{item}'", did_you_mean(item, choices)
+                )
+            if regex:
+                _check_regex(name, item)
+        return tuple(items)
+
+    return field(default=default, metadata={"check": check})
+
+
+def _check_regex(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise RecipeError(
+            f"{name} holds a pattern that is neither a name nor a regular expression",
+            f"'{pattern}' ({error})",
+        ) from None
+
+
+def sparsity_by_layer() -> Any:
+    """A mapping of layer name or regular expression to a sparsity in [0, 1)."""
+
+    def check(name: str, value: Any) -> dict[str, float]:
+        if not isinstance(value, Mapping):
+            raise _wrong_type(name, "a mapping of layer name or regex to sparsity", value)
+        out = {}
+        for pattern, sparsity in value.items():
+            _check_regex(name, str(pattern))
+            part = _as_number(f"{name}.{pattern}", sparsity, whole=False)
+            if not 0 <= part < 1:
+                raise RecipeError(
+                    f"{name}.{pattern} must be at least 0 and less than 1",
+                    f"{sparsity}",
+                    "It is the fraction of channels that is cut; 0 keeps them all",
+                )
+            out[str(pattern)] = float(part)
+        return out
+
+    return field(default_factory=dict, metadata={"check": check})

@@ -1,0 +1,317 @@
+"""The stages of a recipe as frozen data: their keys, allowed values and legal order.
+
+A key's allowed values stand beside its default (`tfedge.spec_keys`), so the check and the default
+cannot drift apart. Every spec checks itself when it is built, from a file or in Python.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tfedge import spec_keys as keys
+from tfedge.errors import RecipeError, TfedgeError, did_you_mean
+from tfedge.schemes import SCHEMES
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """Base of all stage specs: checks every key when it is built.
+
+    Raises:
+        RecipeError: A value of the wrong type or out of its range.
+    """
+
+    stage: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value = f.metadata["check"](f.name, getattr(self, f.name))
+            object.__setattr__(self, f.name, value)
+
+    @classmethod
+    def key_names(cls) -> tuple[str, ...]:
+        """The keys of this stage in a recipe, `stage` left out."""
+        return tuple(f.name for f in dataclasses.fields(cls))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stage as plain data: `stage` and every key that differs from its default."""
+        out: dict[str, Any] = {"stage": self.stage}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            default = {} if f.default is dataclasses.MISSING else f.default
+            if value != default:
+                out[f.name] = list(value) if isinstance(value, tuple) else value
+        return out
+
+    def hash(self) -> str:
+        """SHA-256 over the stage and ALL its values, defaults too.
+
+        A key left out and the same key written with its default give the same hash; a default
+        that a later version changes gives another, so the stage is done again.
+        """
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        text = json.dumps({"stage": self.stage, **values}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TrainSpec(StageSpec):
+    """Trains the baseline that the task's `build` makes.
+
+    With a model given (`model:` or `--model`) that model IS the baseline and this stage leaves
+    it as it is, saying so, unless `retrain` is true.
+
+    Attributes:
+        epochs: Passes over the training data.
+        batch_size: Samples per step.
+        learning_rate: Peak of the schedule.
+        retrain: Train also a model that was given.
+    """
+
+    stage: ClassVar[str] = "train"
+    epochs: int = keys.number(8, 1, whole=True)
+    batch_size: int = keys.number(128, 1, whole=True)
+    learning_rate: float = keys.number(3e-3, 0, inside=True)
+    retrain: bool = keys.flag(False)
+
+
+@dataclass(frozen=True)
+class PruneSpec(StageSpec):
+    """Cuts channels during training, then removes them. Give exactly one of the first three.
+
+    Attributes:
+        sparsity: Fraction of the channels that is cut, 0 to 1 exclusive.
+        target_macs: Fraction of the multiply-accumulates that remains, 0 to 1 exclusive.
+        target_params: Fraction of the parameters that remains, 0 to 1 exclusive.
+        importance: Name in `prune.importance.IMPORTANCE`.
+        round_to: Channels left are a multiple of this (8 suits XNNPACK's kernels; 1: no rounding).
+        schedule: How the sparsity rises: "polynomial", "constant" or "one_shot".
+        begin: Where in the training the schedule starts, as a fraction of it.
+        end: Where the schedule has reached its final sparsity.
+        epochs: Passes over the training data; 0 cuts at once, without training.
+        batch_size: Samples per step.
+        learning_rate: Peak of the learning rate's schedule.
+        skip: Layers that are left alone: names or regular expressions.
+        overrides: Sparsity by layer name or regular expression (first match counts).
+    """
+
+    stage: ClassVar[str] = "prune"
+    sparsity: float | None = keys.number(None, 0, 1, inside=True)
+    target_macs: float | None = keys.number(None, 0, 1, inside=True)
+    target_params: float | None = keys.number(None, 0, 1, inside=True)
+    importance: str = keys.word("l2")
+    round_to: int = keys.number(8, 1, whole=True)
+    schedule: str = keys.choice("polynomial", ("polynomial", "constant", "one_shot"))
+    begin: float = keys.number(0.0, 0, 1)
+    end: float = keys.number(0.75, 0, 1)
+    epochs: int = keys.number(2, 0, whole=True)
+    batch_size: int = keys.number(128, 1, whole=True)
+    learning_rate: float = keys.number(1e-3, 0, inside=True)
+    skip: tuple[str, ...] = keys.words((), regex=True)
+    overrides: dict[str, float] = keys.sparsity_by_layer()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = ("sparsity", "target_macs", "target_params")
+        given = [n for n in names if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise RecipeError(
+                "prune needs exactly one of sparsity, target_macs, target_params",
+                ", ".join(given) or "none of them",
+                "Set the others to null" if given else "For example: sparsity: 0.5",
+            )
+        if self.begin > self.end:
+            raise RecipeError("begin must not lie after end", f"begin {self.begin}, end {self.end}")
+
+
+@dataclass(frozen=True)
+class DistillSpec(StageSpec):
+    """Trains the model to answer like its teacher, the baseline.
+
+    Attributes:
+        epochs: Passes over the training data.
+        temperature: Divides the logits before the softmax; more than 0.
+        alpha: Weight of the teacher's loss, 0 (labels only) to 1 (teacher only).
+        batch_size: Samples per step.
+        learning_rate: Peak of the schedule.
+        teacher: "baseline", or the path of another model.
+    """
+
+    stage: ClassVar[str] = "distill"
+    epochs: int = keys.number(6, 1, whole=True)
+    temperature: float = keys.number(2.0, 0, inside=True)
+    alpha: float = keys.number(0.7, 0, 1)
+    batch_size: int = keys.number(128, 1, whole=True)
+    learning_rate: float = keys.number(1e-3, 0, inside=True)
+    teacher: str = keys.word("baseline")
+
+
+@dataclass(frozen=True)
+class QatSpec(StageSpec):
+    """Quantize-aware training.
+
+    Attributes:
+        scheme: Scheme that is simulated: "w8a8" or "w8a16".
+        epochs: Passes over the training data; 0 sets the ranges from calibration only.
+        batch_size: Samples per step.
+        learning_rate: Peak of the schedule.
+        calibration: Number of training samples that set the first ranges.
+        distill: Train with the baseline as the teacher.
+        temperature: As in distill; used where `distill` is true.
+        alpha: As in distill; used where `distill` is true.
+    """
+
+    stage: ClassVar[str] = "qat"
+    scheme: str = keys.choice("w8a8", tuple(n for n, s in SCHEMES.items() if s.full_integer))
+    epochs: int = keys.number(2, 0, whole=True)
+    batch_size: int = keys.number(128, 1, whole=True)
+    learning_rate: float = keys.number(2e-4, 0, inside=True)
+    calibration: int = keys.number(256, 1, whole=True)
+    distill: bool = keys.flag(False)
+    temperature: float = keys.number(2.0, 0, inside=True)
+    alpha: float = keys.number(0.7, 0, 1)
+
+
+@dataclass(frozen=True)
+class ConvertSpec(StageSpec):
+    """Writes TFLite files, scores the files themselves and compares them with the Keras model.
+
+    Float schemes are written from the last model before quantize-aware training.
+
+    Attributes:
+        schemes: Schemes of the final model.
+        baseline: Schemes of the baseline, for the rows that it is compared with.
+        stages: Write a float32 file of every stage between as well.
+        io: "int" or "float": inputs and outputs of full-integer files.
+        batch: Samples per inference of the files.
+        calibration: Number of training samples for ranges (schemes without QAT).
+        verify: Number of test samples for the comparison layer by layer.
+    """
+
+    stage: ClassVar[str] = "convert"
+    schemes: tuple[str, ...] = keys.words(
+        ("float32", "float16", "w8_dynamic", "w8a8", "w8a16"), SCHEMES
+    )
+    baseline: tuple[str, ...] = keys.words(("float32", "float16", "w8_dynamic", "w8a8"), SCHEMES)
+    stages: bool = keys.flag(True)
+    io: str = keys.choice("int", ("int", "float"))
+    batch: int = keys.number(1, 1, whole=True)
+    calibration: int = keys.number(256, 1, whole=True)
+    verify: int = keys.number(32, 1, whole=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.schemes:
+            raise RecipeError("convert needs at least one scheme", "an empty list")
+
+
+@dataclass(frozen=True)
+class BenchmarkSpec(StageSpec):
+    """Measures all files of this run in pairs, the baseline's float32 file first.
+
+    Attributes:
+        targets: Names in `targets.TARGETS`.
+        runs: Timed rounds.
+        threads: Threads of the runtime.
+    """
+
+    stage: ClassVar[str] = "benchmark"
+    targets: tuple[str, ...] = keys.words(("host",))
+    runs: int = keys.number(50, 1, whole=True)
+    threads: int = keys.number(1, 1, whole=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.targets:
+            raise RecipeError("benchmark needs at least one target", "an empty list")
+
+
+STAGES: dict[str, type[StageSpec]] = {
+    s.stage: s for s in (TrainSpec, PruneSpec, DistillSpec, QatSpec, ConvertSpec, BenchmarkSpec)
+}
+
+_FROZEN = "the files are already written and would not show it"
+_MEASURED = "the files are already measured and would not show it"
+_BASELINE = "train makes the baseline that every later stage starts from"
+
+# (earlier, later) -> why this order is refused. A pair that is not here is allowed.
+REFUSED_ORDER: dict[tuple[str, str], str] = {
+    ("train", "train"): _BASELINE + "; raise its epochs instead",
+    ("prune", "train"): _BASELINE + "; to recover after pruning use prune's epochs or distill",
+    ("distill", "train"): _BASELINE,
+    ("qat", "train"): _BASELINE,
+    ("qat", "prune"): "cutting channels throws away the ranges that quantize-aware training found",
+    ("qat", "distill"): "float training throws the quantize-aware training away; "
+    "set distill: true in the qat stage instead",
+    ("qat", "qat"): "the model is quantize-aware already; raise its epochs instead",
+    ("convert", "train"): _FROZEN,
+    ("convert", "prune"): _FROZEN,
+    ("convert", "distill"): _FROZEN,
+    ("convert", "qat"): _FROZEN,
+    ("benchmark", "train"): _MEASURED,
+    ("benchmark", "prune"): _MEASURED,
+    ("benchmark", "distill"): _MEASURED,
+    ("benchmark", "qat"): _MEASURED,
+    ("benchmark", "convert"): _MEASURED,
+}
+
+# stage -> (a stage that must stand before it, why)
+NEEDED_BEFORE: dict[str, tuple[str, str]] = {
+    "benchmark": ("convert", "it measures the files that convert writes"),
+}
+
+
+def check_order(names: tuple[str, ...]) -> None:
+    """Refuses stages in an order that loses work.
+
+    Args:
+        names: Stage names in recipe order.
+
+    Raises:
+        RecipeError: A pair stands in `REFUSED_ORDER`, or a stage of `NEEDED_BEFORE` is missing;
+            the message names both stages and the reason.
+    """
+    for j, later in enumerate(names):
+        for i, earlier in enumerate(names[:j]):
+            if reason := REFUSED_ORDER.get((earlier, later)):
+                raise RecipeError(
+                    f"stages.{j} ({later}) must not come after stages.{i} ({earlier}): {reason}"
+                )
+    for j, later in enumerate(names):
+        needed, why = NEEDED_BEFORE.get(later, ("", ""))
+        if needed and needed not in names[:j]:
+            raise RecipeError(f"stages.{j} ({later}) needs a stage '{needed}' before it: {why}")
+
+
+def stage_from_dict(value: Any, place: str) -> StageSpec:
+    """Builds a stage spec from plain data.
+
+    Args:
+        value: A mapping with the key `stage` and the keys of that stage.
+        place: Where it stands, for messages ("stages.0").
+
+    Raises:
+        RecipeError: No or an unknown `stage`, an unknown key, a bad value.
+    """
+    if not isinstance(value, Mapping) or "stage" not in value:
+        raise RecipeError(
+            f"{place} is not a stage", f"{value!r}", "Write it as {stage: prune, sparsity: 0.5}"
+        )
+    name = value["stage"]
+    if not isinstance(name, str) or name not in STAGES:
+        raise RecipeError(f"{place}: unknown stage '{name}'", "", did_you_mean(str(name), STAGES))
+    place, cls = f"{place} ({name})", STAGES[name]
+    for key in value:
+        if key != "stage" and key not in cls.key_names():
+            raise RecipeError(
+                f"{place}: unknown key '{key}'", "", did_you_mean(str(key), cls.key_names())
+            )
+    try:
+        return cls(**{k: v for k, v in value.items() if k != "stage"})
+    except TfedgeError as error:
+        raise RecipeError(f"{place}: {error.what}", error.found, error.fix) from None
