@@ -130,6 +130,12 @@ def functional_of(model: Any) -> Any:
     )
 
 
+def input_names(net: Any) -> list[str]:
+    """Names of a graph network's inputs, in order (Keras 3 keeps them on the tensors)."""
+    names = getattr(net, "input_names", None)
+    return list(names) if names else [t.name for t in net.inputs]
+
+
 def is_nested(layer: Any) -> bool:
     """True for a Functional or Sequential model used as a layer."""
     if not hasattr(layer, "layers"):
@@ -181,7 +187,7 @@ class _Tracer:
             known[id(tensor)] = self.new_tensor(tensor) if feeds is None else feeds[i]
         if feeds is None:
             self.graph.inputs = [known[id(t)] for t in net.inputs]
-            self.graph.input_names = list(net.input_names)
+            self.graph.input_names = input_names(net)
             struct = getattr(net, "_nested_inputs", None)
             struct = getattr(net, "_inputs_struct", struct)
             self.graph.structured_inputs = map_structure(lambda t: Ref(known[id(t)]), struct)
@@ -235,8 +241,9 @@ def _feeds(layer: Any, args: tuple, kwargs: dict) -> list[int]:
     passed = args[0] if args else kwargs["inputs"]
     if isinstance(passed, dict):
         net = functional_of(layer)
-        if all(n in passed for n in net.input_names):
-            return [passed[n].index for n in net.input_names]
+        names = input_names(net)
+        if all(n in passed for n in names):
+            return [passed[n].index for n in names]
     return [r.index for r in flatten(passed)]
 
 
