@@ -1,0 +1,177 @@
+"""Reports: the rich table and the offline HTML page."""
+
+import dataclasses
+import io
+import json
+import re
+
+import pytest
+from rich.console import Console
+
+from tests.report_records import make, timing
+from tfedge.record import Record
+from tfedge.report import record_table, rows, timing_table, write_report
+
+
+def text_of(renderable, width=170):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+def line_of(text, *words):
+    lines = [line for line in text.splitlines() if all(w in line for w in words)]
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+def test_table_compares_every_file_with_the_first_float32_file():
+    text = text_of(record_table(make(), "demo"))
+    line = line_of(text, "pruned + distilled + QAT", "w8a8")
+    for cell in ("91.95 %", "-0.35", "33 KB", "9.70x", "8.25 k", "2.6 M", "6.67x", "12/12"):
+        assert cell in line
+    assert "0.0285 / 0.0300 / 0.0360" in line
+    assert "host, measured, 1 thread; avx512_vnni; 50 runs" in text
+
+
+def test_keras_rows_stand_only_where_no_float32_file_does():
+    records = rows.shown(make())
+    assert [r.stage for r in records if r.scheme == "keras"] == ["03_qat"]
+
+
+def test_notes_and_markup_in_labels_are_shown_as_they_are():
+    records = make()
+    records[1].label = "base [red]line[/red]"
+    text = text_of(record_table(records))
+    assert "base [red]line[/red]" in text
+    assert "[warning] 1 op needs an int64 bias" in text
+
+
+def test_slow_16x8_is_said():
+    records = make()
+    assert "slower than float32" not in " ".join(rows.footnotes(records[:-1]))
+    assert "16x8 (w8a16) is slower than float32 here" in text_of(record_table(records))
+
+
+def test_nothing_is_compared_across_targets_or_threads():
+    records = make()
+    records[2].timing.append(timing("x", 0.001, None, threads=4))
+    four = rows.TimingKey("host", "measured", 4)
+    assert rows.speed_up(records[2], rows.baseline_of(records), four) is None
+    text = text_of(record_table(records))
+    assert "not comparable" in text
+    assert text.count("min / p50 / p90 ms") == 2  # one table a key, none in the main table
+    assert "host, measured, 4 threads" in text
+
+
+def test_paired_ratio_is_preferred_to_unpaired_times():
+    base = Record("a", "a", "float32", bytes=1, timing=[timing("a", 1.0, 1.0)])
+    fast = Record("b", "b", "w8a8", bytes=1, timing=[timing("b", 0.5, 0.25)])
+    key = rows.timing_keys([base])[0]
+    assert rows.speed_up(fast, base, key) == pytest.approx(4.0)
+    fast.timing = [dataclasses.replace(fast.timing[0], ratio_p50=None)]
+    assert rows.speed_up(fast, base, key) == pytest.approx(2.0)
+
+
+def test_emulated_rows_show_instructions_and_no_latency():
+    counted = timing("a", 1.0, None, source="emulated")
+    counted = dataclasses.replace(
+        counted, min_ms=None, p50_ms=None, p90_ms=None, instructions=24_500_000
+    )
+    records = [Record("a", "a", "float32", bytes=1, timing=[counted])]
+    text = text_of(record_table(records))
+    assert "24.5 M instr." in text
+    assert "never a latency" in text
+
+
+def test_records_without_scores_timings_or_files_still_print():
+    text = text_of(record_table([Record("00_baseline", "baseline")]))
+    assert "baseline" in text
+    assert text_of(record_table([])).strip()
+
+
+def test_other_scores_than_accuracy():
+    records = [
+        Record("a", "a", "float32", metrics={"mse": 0.25}, bytes=10),
+        Record("b", "b", "w8a8", metrics={"mse": 0.5}, bytes=5),
+    ]
+    line = line_of(text_of(record_table(records)), "w8a8")
+    assert "0.5" in line
+    assert "+0.25" in line
+    assert "%" not in line
+
+
+def test_timing_table_has_one_table_a_key():
+    timings = [timing("a", 1.0, 1.0), timing("b", 0.5, 0.5), timing("b", 0.5, None, threads=2)]
+    text = text_of(timing_table(timings))
+    assert "2.00x" in line_of(text.split("2 threads")[0], "b  ")
+    assert text.count("min / p50 / p90 ms") == 2
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    records = make()
+    records[3].label = "</script><b>x"
+    write_report(records, path, title="a < b", facts={"tensorflow": "2.21 & more"})
+    return path.read_text()
+
+
+def test_page_is_one_offline_file(page):
+    assert page.count("plotly.js v") >= 1
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=", page)
+    assert page.count('class="plotly-graph-div"') == 4
+
+
+def test_page_escapes_names(page):
+    assert "</script><b>x" not in page
+    assert "&lt;/script&gt;&lt;b&gt;x" in page
+    assert "<title>a &lt; b</title>" in page
+    assert "2.21 &amp; more" in page
+    assert "logits <b>" not in page
+
+
+def test_page_holds_every_row_and_section(page):
+    for heading in ("Results", "Accuracy against size", "Error by layer", "Certificates"):
+        assert f"<h2>{heading}</h2>" in page
+    assert page.count("<details>") == 8
+    assert "16-bit activations are never delegated" in page
+    assert "SQNR against the Keras model, dB" in page
+    assert "Latency p50 per inference, ms (host, measured, 1 thread)" in page.replace(
+        "\\u002f", "/"
+    )
+
+
+def test_page_of_few_facts_leaves_sections_out(tmp_path):
+    path = tmp_path / "r.html"
+    write_report([Record("00_baseline", "baseline")], path)
+    text = path.read_text()
+    assert "<h2>Results</h2>" in text
+    assert "Error by layer" not in text
+    assert "plotly-graph-div" not in text.split("</script>")[-1]
+
+
+def test_an_old_report_stays_where_the_new_one_fails(tmp_path, monkeypatch):
+    path = tmp_path / "r.html"
+    path.write_text("old")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        write_report(make(), path)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_infinite_error_is_drawn(tmp_path):
+    records = make()
+    record = next(r for r in records if r.drift)
+    layers = list(record.drift.layers)
+    layers[0] = dataclasses.replace(layers[0], sqnr_db=float("inf"))
+    record.drift = dataclasses.replace(record.drift, layers=tuple(layers))
+    write_report(records, tmp_path / "r.html")
+    data = (tmp_path / "r.html").read_text()
+    assert "Infinity" not in "".join(re.findall(r'"y":\[[^]]*\]', data))
+    assert json.dumps("inf") in data

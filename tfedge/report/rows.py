@@ -1,0 +1,179 @@
+"""What the table and the HTML report share: the baseline, the score, comparable timings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tfedge.record import Record, Timing
+
+# Scores that are fractions of samples: shown in percent, differences in points.
+FRACTIONS = ("accuracy", "top5_accuracy", "auc", "f1", "map", "iou")
+
+
+@dataclass(frozen=True, order=True)
+class TimingKey:
+    """What two timings must share to be compared.
+
+    Attributes:
+        target: Target name.
+        source: "measured", "simulated" or "emulated".
+        threads: Threads of the runtime.
+    """
+
+    target: str
+    source: str
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.target}, {self.source}, {self.threads} thread{'s' * (self.threads != 1)}"
+
+
+def key_of(timing: Timing) -> TimingKey:
+    """The comparison key of a timing."""
+    return TimingKey(timing.target, timing.source, timing.threads)
+
+
+def timing_keys(records: Sequence[Record]) -> list[TimingKey]:
+    """All keys that occur, in order of appearance."""
+    return list(dict.fromkeys(key_of(t) for r in records for t in r.timing))
+
+
+def timing_of(record: Record, key: TimingKey) -> Timing | None:
+    """The latest timing of a record under a key."""
+    found = [t for t in record.timing if key_of(t) == key]
+    return found[-1] if found else None
+
+
+def baseline_of(records: Sequence[Record]) -> Record | None:
+    """The row that the others are compared with: the first float32 file, else the first row."""
+    files = [r for r in records if r.scheme == "float32" and r.bytes]
+    return files[0] if files else (records[0] if records else None)
+
+
+def metric_of(records: Sequence[Record]) -> str:
+    """Name of the score that is shown: "accuracy" where there is one, else the first; or ""."""
+    names = list(dict.fromkeys(n for r in records for n in r.metrics))
+    wanted = [n for n in names if n == "accuracy"] or [n for n in names if n != "loss"] or names
+    return wanted[0] if wanted else ""
+
+
+def is_fraction(metric: str) -> bool:
+    """True for scores from 0 to 1 that are shown in percent."""
+    return metric in FRACTIONS or metric.endswith("accuracy")
+
+
+def score_text(record: Record, metric: str) -> str:
+    """The score for people, or "" where the record has none."""
+    value = record.metrics.get(metric)
+    if value is None:
+        return ""
+    return f"{100 * value:.2f} %" if is_fraction(metric) else f"{value:.4g}"
+
+
+def difference_text(record: Record, base: Record | None, metric: str) -> str:
+    """Score minus the baseline's, in points for fractions; "" where one of them is missing."""
+    if base is None or record is base:
+        return ""
+    mine, theirs = record.metrics.get(metric), base.metrics.get(metric)
+    if mine is None or theirs is None:
+        return ""
+    return f"{100 * (mine - theirs):+.2f}" if is_fraction(metric) else f"{mine - theirs:+.3g}"
+
+
+def smaller(record: Record, base: Record | None) -> float | None:
+    """How many times smaller the file is than the baseline's."""
+    if base is None or not record.bytes or not base.bytes:
+        return None
+    return base.bytes / record.bytes
+
+
+def speed_up(record: Record, base: Record | None, key: TimingKey) -> float | None:
+    """How many times faster than the baseline, from the paired ratio under one key.
+
+    The paired ratio (median over rounds of time / time of the first model in the same round) is
+    used where the benchmark gave one; unpaired p50 otherwise; None where either is missing. For
+    emulated timings it is the ratio of instruction counts.
+    """
+    mine = timing_of(record, key)
+    theirs = timing_of(base, key) if base is not None else None
+    if mine is None or theirs is None:
+        return None
+    if mine.ratio_p50 and theirs.ratio_p50:
+        return theirs.ratio_p50 / mine.ratio_p50
+    if mine.p50_ms and theirs.p50_ms:
+        return theirs.p50_ms / mine.p50_ms
+    if mine.instructions and theirs.instructions:
+        return theirs.instructions / mine.instructions
+    return None
+
+
+def shown(records: Sequence[Record]) -> list[Record]:
+    """Rows worth showing: all files, and Keras models of stages that have no float32 file."""
+    with_file = {r.stage for r in records if r.scheme == "float32" and r.bytes}
+    return [r for r in records if r.scheme != "keras" or r.stage not in with_file]
+
+
+def footnotes(records: Sequence[Record]) -> list[str]:
+    """What a reader must know to read the rows right."""
+    notes: list[str] = []
+    for key in timing_keys(records):
+        slow = [r for r in records if r.scheme == "w8a16" and _slower_than_float(r, records, key)]
+        if slow:
+            notes.append(
+                f"16x8 (w8a16) is slower than float32 here ({key}): XNNPACK has no kernels for "
+                "16-bit activations. It pays for accuracy, on Ethos-U and on microcontrollers."
+            )
+    keys = timing_keys(records)
+    if len(keys) > 1:
+        notes.append("Timings of different targets, sources or thread counts are not comparable.")
+    if any(k.source == "emulated" for k in keys):
+        notes.append("Emulated rows count instructions; that is a cost, never a latency.")
+    return notes
+
+
+def _slower_than_float(record: Record, records: Sequence[Record], key: TimingKey) -> bool:
+    """True where a record is slower than the float32 file of the same network (by MACs)."""
+    mine = timing_of(record, key)
+    for other in records:
+        theirs = timing_of(other, key)
+        same = other.scheme == "float32" and other.macs == record.macs
+        if same and mine and theirs and mine.p50_ms and theirs.p50_ms:
+            return mine.p50_ms > theirs.p50_ms
+    return False
+
+
+def bytes_text(count: int) -> str:
+    """Bytes for people, in units of 1000 ("31.4 KB")."""
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
+        if count >= limit:
+            return f"{count / limit:.3g} {unit}"
+    return f"{count} B"
+
+
+def count_text(count: float) -> str:
+    """Large counts for people ("12.5 M"); "" for 0, which stands for unknown."""
+    if not count:
+        return ""
+    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if count >= limit:
+            return f"{count / limit:.3g}{unit}"
+    return f"{count:g}"
+
+
+def latency_text(timing: Timing) -> str:
+    """Minimum, p50 and p90 in milliseconds, as "a / b / c"; instructions for an emulated timing."""
+    if timing.p50_ms is None:
+        return f"{count_text(timing.instructions or 0)} instr." if timing.instructions else ""
+    values = (timing.min_ms, timing.p50_ms, timing.p90_ms)
+    return " / ".join("?" if v is None else f"{v:#.3g}".rstrip(".") for v in values)
+
+
+def ops_text(record: Record, key: TimingKey | None) -> str:
+    """Delegated over total ops, as measured under a key, else from the certificate."""
+    timing = timing_of(record, key) if key else None
+    if timing is not None and timing.total_ops:
+        return f"{timing.delegated_ops}/{timing.total_ops}"
+    if record.certificate:
+        return f"{sum(r.delegated for r in record.certificate)}/{len(record.certificate)}"
+    return ""
