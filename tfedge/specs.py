@@ -80,6 +80,14 @@ class TrainSpec(StageSpec):
     retrain: bool = keys.flag(False)
 
 
+# The times that each pruning schedule has, with their defaults, as fractions of the training.
+SCHEDULE_TIMES: dict[str, dict[str, float]] = {
+    "polynomial": {"begin": 0.0, "end": 0.75},
+    "constant": {"begin": 0.1},
+    "one_shot": {},
+}
+
+
 @dataclass(frozen=True)
 class PruneSpec(StageSpec):
     """Cuts channels during training, then removes them. Give exactly one of the first three.
@@ -91,9 +99,11 @@ class PruneSpec(StageSpec):
         importance: Name in `prune.importance.IMPORTANCE`.
         round_to: Channels left are a multiple of this (8 suits XNNPACK's kernels; 1: no rounding).
         schedule: How the sparsity rises: "polynomial", "constant" or "one_shot".
-        begin: Where in the training the schedule starts, as a fraction of it.
-        end: Where the schedule has reached its final sparsity.
-        epochs: Passes over the training data; 0 cuts at once, without training.
+        begin: Where in the training the schedule starts, as a fraction of it (polynomial: 0,
+            constant: 0.1; one_shot has none).
+        end: Where it has reached its final sparsity (polynomial: 0.75; the others have none).
+        epochs: Passes over the training data; 0 cuts at once, without any training, so that
+            schedule, batch_size and learning_rate have nothing to do.
         batch_size: Samples per step.
         learning_rate: Peak of the learning rate's schedule.
         skip: Layers that are left alone: names or regular expressions.
@@ -106,9 +116,9 @@ class PruneSpec(StageSpec):
     target_params: float | None = keys.number(None, 0, 1, inside=True)
     importance: str = keys.word("l2")
     round_to: int = keys.number(8, 1, whole=True)
-    schedule: str = keys.choice("polynomial", ("polynomial", "constant", "one_shot"))
-    begin: float = keys.number(0.0, 0, 1)
-    end: float = keys.number(0.75, 0, 1)
+    schedule: str = keys.choice("polynomial", tuple(SCHEDULE_TIMES))
+    begin: float | None = keys.number(None, 0, 1)
+    end: float | None = keys.number(None, 0, 1)
     epochs: int = keys.number(2, 0, whole=True)
     batch_size: int = keys.number(128, 1, whole=True)
     learning_rate: float = keys.number(1e-3, 0, inside=True)
@@ -125,8 +135,26 @@ class PruneSpec(StageSpec):
                 ", ".join(given) or "none of them",
                 "Set the others to null" if given else "For example: sparsity: 0.5",
             )
-        if self.begin > self.end:
-            raise RecipeError("begin must not lie after end", f"begin {self.begin}, end {self.end}")
+        self._check_times()
+
+    def _check_times(self) -> None:
+        """Refuses times that the schedule does not have, and an empty ramp."""
+        times = self.times()
+        for name in ("begin", "end"):
+            if getattr(self, name) is not None and name not in times:
+                raise RecipeError(
+                    f"the schedule '{self.schedule}' has no {name}", "", "Leave it out"
+                )
+        if not times.get("begin", 0.0) < times.get("end", 1.0):
+            raise RecipeError("begin must lie before end", f"{times}")
+
+    def times(self) -> dict[str, float]:
+        """The schedule's times, as fractions of the training: those given, else its defaults."""
+        times = dict(SCHEDULE_TIMES[self.schedule])
+        for name, value in (("begin", self.begin), ("end", self.end)):
+            if value is not None and name in times:
+                times[name] = value
+        return times
 
 
 @dataclass(frozen=True)
