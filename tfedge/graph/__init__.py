@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tfedge.graph.channels import Analysis, ChannelGroup, Slice, analyse, channel_groups
-from tfedge.graph.rules import RULES
+from tfedge.graph.registry import RULES
 from tfedge.graph.site import Site
 from tfedge.graph.surgery import cut
 from tfedge.graph.trace import Call, Graph, Ref, replay, trace

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from tfedge.errors import ModelError
-from tfedge.graph.labels import NEVER, unlabelled
-from tfedge.graph.rules import rule_for
+from tfedge.graph.labels import NEVER, Labels, unlabelled
+from tfedge.graph.registry import rule_for
 from tfedge.graph.site import Binding, Site, Table
 from tfedge.graph.trace import Graph, trace
 
@@ -180,12 +180,12 @@ def _collect(graph: Graph, table: Table, known: dict[int, np.ndarray]) -> Analys
         for key, b in table.bindings.items()
     }
     table.bindings = resolved
-    for key, (kind, value) in list(table.sizes.items()):
-        if kind == "size":
-            table.sizes[key] = (kind, labels.resolve(value))
-        else:
-            dims = [labels.resolve(d) if isinstance(d, np.ndarray) else d for d in value]
-            table.sizes[key] = (kind, dims)
+    table.sizes = {k: (kind, _resolved(labels, v)) for k, (kind, v) in table.sizes.items()}
+    table.edits = {
+        k: [(path, kind, _resolved(labels, v)) for path, kind, v in edits]
+        for k, edits in table.edits.items()
+    }
+    table.scales = {k: labels.resolve(v) for k, v in table.scales.items()}
     position = {
         root: (g, c) for g, classes in enumerate(members.values()) for c, root in enumerate(classes)
     }
@@ -208,6 +208,15 @@ def _collect(graph: Graph, table: Table, known: dict[int, np.ndarray]) -> Analys
         )
     tensors = {i: labels.resolve(x) for i, x in known.items()}
     return Analysis(graph, table, groups, position, tensors)
+
+
+def _resolved(labels: Labels, value: Any) -> Any:
+    """Replaces the label arrays in a nested value by their representatives."""
+    if isinstance(value, np.ndarray):
+        return labels.resolve(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_resolved(labels, v) for v in value)
+    return value
 
 
 def _slices(bindings: dict, position: dict[int, tuple[int, int]], count: int) -> list[list[Slice]]:

@@ -2,23 +2,16 @@
 
 A rule takes a `Site` (one call) and returns the label array of its output (or a list of them). It
 says three things with the site's methods: which weight axes the labels index (`bind`), which config
-entries count them (`size`, `shape`) and which labels must be equal (`tie`).
-
-`RULES` is the extension point: keys are class names for Keras' own layers of either flavour, or
-classes for a user's own, `tfedge.graph.RULES[MyLayer] = my_rule`.
+entries count them (`size`, `shape`) and which labels must be equal (`tie`). Rules of recurrent and
+attention layers are in rules_sequence.py, of operations in rules_ops.py, the table in registry.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import numpy as np
 
-from tfedge.graph.labels import along, dependent_axes, squeeze_axes, unlabelled
+from tfedge.graph.labels import along, dependent_axes, unlabelled
 from tfedge.graph.site import Site, channel_axis
-
-Rule = Callable[[Site], "np.ndarray | list[np.ndarray]"]
 
 
 def same(site: Site) -> np.ndarray:
@@ -196,37 +189,7 @@ def elementwise(site: Site) -> np.ndarray:
 def concatenate(site: Site) -> np.ndarray:
     """Concatenate: labels side by side on its axis, tied on the others."""
     axis = site.layer.axis % len(site.out_shapes[0])
-    return join(site, site.inputs, [s[axis] for s in site.in_shapes], axis)
-
-
-def join(site: Site, parts: list[np.ndarray], dims: Sequence[int | None], axis: int) -> np.ndarray:
-    """Labels of tensors concatenated along an axis.
-
-    Args:
-        site: The call.
-        parts: Label arrays.
-        dims: Length of each tensor along the axis.
-        axis: The axis, not negative.
-    """
-    if not any(axis in dependent_axes(p) or p.shape[axis] > 1 for p in parts):
-        for other in parts[1:]:
-            site.tie(parts[0], other)
-        return max(parts, key=lambda p: p.size)
-    if any(d is None for d in dims):
-        for p in parts:
-            site.block(p, "concatenates along a free dimension")
-        return unlabelled(parts[0].ndim)
-    wide = []
-    for part, dim in zip(parts, dims, strict=True):
-        target = list(part.shape)
-        target[axis] = dim or 0
-        wide.append(np.broadcast_to(part, target))
-    others = [max(w.shape[a] for w in wide) for a in range(wide[0].ndim)]
-    grown = [
-        np.broadcast_to(w, [w.shape[a] if a == axis else others[a] for a in range(w.ndim)])
-        for w in wide
-    ]
-    return np.concatenate(grown, axis)
+    return site.join(site.inputs, [s[axis] for s in site.in_shapes], axis)
 
 
 def flatten(site: Site) -> np.ndarray:
@@ -234,41 +197,14 @@ def flatten(site: Site) -> np.ndarray:
     labels, shape = site.inputs[0], site.in_shapes[0]
     if channel_axis(site.layer, len(shape)) == 1 and len(shape) > 2:
         labels, shape = np.moveaxis(labels, 1, -1), (shape[0], *shape[2:], shape[1])
-    return reshaped(site, labels, shape, site.out_shapes[0])
+    return site.reshaped(labels, shape, site.out_shapes[0])
 
 
 def reshape(site: Site) -> np.ndarray:
     """Reshape: labels are reshaped like the data; the target shape is counted anew."""
-    out = reshaped(site, site.inputs[0], site.in_shapes[0], site.out_shapes[0])
+    out = site.reshaped(site.inputs[0], site.in_shapes[0], site.out_shapes[0])
     site.shape("target_shape", out[0], site.out_shapes[0][1:])
     return out
-
-
-def reshaped(
-    site: Site,
-    labels: np.ndarray,
-    shape: Sequence[int | None],
-    target: Sequence[int | None],
-) -> np.ndarray:
-    """Labels after a row-major reshape (batch axis kept).
-
-    Where the labels would change along several axes of the result, they are tied over all but the
-    last of these, so that what remains after a cut is again a full grid.
-    """
-    rank = len(target)
-    if not dependent_axes(labels):
-        site.block(labels, "reshapes it")
-        return unlabelled(rank)
-    if any(d is None for d in [*shape[1:], *target[1:]]):
-        site.block(labels, "reshapes a free dimension")
-        return unlabelled(rank)
-    full = np.broadcast_to(labels, (1, *shape[1:])).reshape((1, *target[1:]))  # type: ignore[arg-type]
-    axes = dependent_axes(full)
-    for axis in axes[:-1]:
-        first = np.take(full, [0], axis=axis)
-        site.tie(full, first)
-        full = first
-    return squeeze_axes(full)
 
 
 def permute(site: Site) -> np.ndarray:
@@ -288,64 +224,3 @@ def global_pool(site: Site) -> np.ndarray:
 def repeat_vector(site: Site) -> np.ndarray:
     """RepeatVector: [batch, features] -> [batch, n, features]."""
     return site.inputs[0][:, None, :]
-
-
-def unknown(site: Site) -> list[np.ndarray]:
-    """A layer without a rule: what enters it stays whole."""
-    site.block_inputs("has no pruning rule; add one with tfedge.graph.RULES[...] = rule")
-    return [unlabelled(len(s)) for s in site.out_shapes]
-
-
-def _many(rule: Rule, *names: str) -> dict[str | type, Rule]:
-    return dict.fromkeys(names, rule)
-
-
-RULES: dict[str | type, Rule] = {
-    **_many(conv, "Conv1D", "Conv2D", "Conv3D"),
-    **_many(conv_transpose, "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
-    **_many(depthwise, "DepthwiseConv1D", "DepthwiseConv2D"),
-    **_many(separable, "SeparableConv1D", "SeparableConv2D"),
-    **_many(dense, "Dense"),
-    **_many(batch_norm, "BatchNormalization", "SyncBatchNormalization"),
-    **_many(layer_norm, "LayerNormalization"),
-    **_many(prelu, "PReLU"),
-    **_many(softmax, "Softmax"),
-    **_many(activation, "Activation"),
-    **_many(
-        same, "ReLU", "LeakyReLU", "ELU", "ThresholdedReLU", "Dropout", "SpatialDropout1D",
-        "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout", "GaussianDropout", "GaussianNoise",
-        "ActivityRegularization", "Rescaling", "Masking", "Identity",
-    ),
-    **_many(
-        spatial, "MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "AveragePooling1D",
-        "AveragePooling2D", "AveragePooling3D", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D",
-        "Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "UpSampling3D",
-        "Resizing",
-    ),
-    **_many(
-        global_pool, "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D",
-        "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D",
-    ),
-    **_many(elementwise, "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"),
-    **_many(concatenate, "Concatenate"),
-    **_many(flatten, "Flatten"),
-    **_many(reshape, "Reshape"),
-    **_many(permute, "Permute"),
-    **_many(repeat_vector, "RepeatVector"),
-}  # fmt: skip
-
-
-def rule_for(layer: Any) -> Rule:
-    """The rule of a layer: by its class, else that of the Keras class whose call it inherits.
-
-    A subclass that overrides `call` computes something else; it needs its own rule.
-    """
-    for base in type(layer).__mro__:
-        if base in RULES:
-            return RULES[base]
-        root = base.__module__.split(".")[0]
-        if root in ("tf_keras", "keras") and base.__name__ in RULES:
-            if getattr(base, "call", None) is getattr(type(layer), "call", None):
-                return RULES[base.__name__]
-            return unknown
-    return unknown

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from tfedge.errors import PlanError
 from tfedge.graph.channels import Analysis, analyse
 from tfedge.graph.labels import NEVER
-from tfedge.graph.trace import copy_layer, replay
+from tfedge.graph.trace import Call, copy_layer, replay
 
 
 def cut(model: Any, cuts: dict[str, np.ndarray], analysis: Analysis | None = None) -> Any:
@@ -35,12 +37,11 @@ def cut(model: Any, cuts: dict[str, np.ndarray], analysis: Analysis | None = Non
 
     def make(name: str, layer: Any) -> Any:
         made[name] = copy_layer(layer, changes.get(name), name)
-        made[name].trainable = layer.trainable
         return made[name]
 
-    smaller = replay(graph, make)
-    for name, layer in graph.layers().items():
-        if layer.weights:
+    smaller = replay(graph, make, lambda call: _edited(analysis, call, alive))
+    for name in graph.layers():
+        if weights[name]:
             made[name].set_weights(weights[name])
     return smaller
 
@@ -93,19 +94,70 @@ def _cut_weights(analysis: Analysis, alive: dict[int, bool]) -> dict[str, list[n
             for axis, stay in axes.get((name, number), {}).items():
                 if not stay.all():
                     value = np.compress(stay, value, axis=axis)
+            kept = analysis.table.scales.get((name, number))
+            if kept is not None:
+                value = value * np.sqrt(_stays(kept, alive).mean(), dtype=value.dtype)
             values[number] = value
         out[name] = values
     return out
 
 
+def _counted(kind: str, value: Any, alive: dict[int, bool]) -> Any:
+    """What a config entry or parameter becomes: see `Site.size`, `Site.shape`, `Site.edit`."""
+
+    def count(labels: np.ndarray) -> int:
+        return int(_stays(labels, alive).sum())
+
+    if kind == "size":
+        return count(value)
+    if kind == "shape":
+        return [count(d) if isinstance(d, np.ndarray) else d for d in value]
+    sizes = [count(v) for v in value]
+    return np.cumsum(sizes).tolist() if kind == "indices" else sizes
+
+
 def _config_changes(analysis: Analysis, alive: dict[int, bool]) -> dict[str, dict[str, Any]]:
-    """New config entries (filters, units, target_shape...) by layer."""
+    """New config entries (filters, units, target_shape...) by layer; keys may be dotted."""
     out: dict[str, dict[str, Any]] = {}
     for (name, key), (kind, value) in analysis.table.sizes.items():
-        if kind == "size":
-            new: Any = int(_stays(value, alive).sum())
-        else:
-            new = [int(_stays(d, alive).sum()) if isinstance(d, np.ndarray) else d for d in value]
-            new = [-1 if d is None else d for d in new]
-        out.setdefault(name, {})[key] = new
+        out.setdefault(name, {})[key] = _counted(kind, value, alive)
     return out
+
+
+def _edited(analysis: Analysis, call: Call, alive: dict[int, bool]) -> Call:
+    """The call with its shapes, bounds and constants cut."""
+    edits = analysis.table.edits.get(call.outputs[0] if call.outputs else -1)
+    if not edits:
+        return call
+    layer, args, kwargs = call.layer, call.args, call.kwargs
+    for (where, *path), kind, value in edits:
+        if where == "attr":
+            layer = copy.copy(layer)
+            old = getattr(layer, path[0])
+            setattr(layer, path[0], _edit(old, path[1:], kind, value, alive))
+        elif where == "args":
+            args = _edit(args, path, kind, value, alive)
+        else:
+            kwargs = _edit(kwargs, path, kind, value, alive)
+    return replace(call, layer=layer, args=args, kwargs=kwargs)
+
+
+def _edit(old: Any, path: list[Any], kind: str, value: Any, alive: dict[int, bool]) -> Any:
+    """Replaces the value at a path inside nested tuples, lists and dicts."""
+    if path:
+        key, *rest = path
+        if isinstance(old, dict):
+            return {**old, key: _edit(old[key], rest, kind, value, alive)}
+        items = list(old)
+        items[key] = _edit(items[key], rest, kind, value, alive)
+        return type(old)(items)
+    if kind == "compress":
+        axis, labels = value
+        return np.compress(_stays(labels, alive), np.asarray(old), axis=axis)
+    if kind == "slice":
+        start, stop = (int(_stays(v, alive).sum()) for v in value)
+        return slice(start, stop, old.step)
+    new = _counted(kind, value, alive)
+    if kind == "shape":  # -1 and None mean "what is left" and stay
+        new = [g if g in (-1, None) else n for g, n in zip(old, new, strict=True)]
+    return tuple(new) if isinstance(old, tuple) else new

@@ -268,7 +268,7 @@ def trace(model: Any) -> Graph:
 def replay(
     graph: Graph,
     make_layer: Callable[[str, Any], Any],
-    edit: Callable[[Call], tuple[tuple, dict]] | None = None,
+    edit: Callable[[Call], Call] | None = None,
     input_shapes: dict[str, tuple] | None = None,
 ) -> Any:
     """Builds a new tf_keras model by running the calls of a graph with other layers.
@@ -277,7 +277,7 @@ def replay(
         graph: What `trace` returned.
         make_layer: Called once a layer with (unique name, layer); returns the layer (or any
             callable on symbolic tensors) to use in its place.
-        edit: Optional; returns changed (args, kwargs) of a call, with Refs.
+        edit: Optional; returns a call with changed layer, args or kwargs.
         input_shapes: Optional new shapes (batch first) by input name.
 
     Returns:
@@ -294,12 +294,11 @@ def replay(
         return values[leaf.index] if isinstance(leaf, Ref) else leaf
 
     for call in graph.calls:
+        call = edit(call) if edit else call
         if call.name not in made:
             made[call.name] = make_layer(call.name, call.layer)
-        args, kwargs = edit(call) if edit else (call.args, call.kwargs)
-        result = made[call.name](
-            *map_structure(to_tensor, args), **map_structure(to_tensor, kwargs)
-        )
+        args, kwargs = map_structure(to_tensor, call.args), map_structure(to_tensor, call.kwargs)
+        result = made[call.name](*args, **kwargs)
         for number, tensor in zip(call.outputs, flatten(result), strict=True):
             values[number] = tensor
     inputs = map_structure(to_tensor, graph.structured_inputs)
