@@ -1,0 +1,133 @@
+"""What a quantize-aware model says about itself: scheme, ranges, layer names (needs no tfmot).
+
+`quant` makes such models and `lower` converts them; neither imports the other, so what both must
+know stands here. Models made by tfmot itself are recognised too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tfedge.errors import ModelError
+
+UNSET = (-6.0, 6.0)
+"""tfmot's initial range: neither calibration nor training has set it."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """One quantizer of a quantize-aware model.
+
+    Attributes:
+        layer: Name of the layer in the float model (inputs: of the quantizing layer).
+        role: "weight", "before activation" or "output".
+        bits: 8 or 16.
+        low: The variable of the smallest value; scalar, or [C] per channel.
+        high: Likewise of the largest.
+    """
+
+    layer: str
+    role: str
+    bits: int
+    low: Any
+    high: Any
+
+    @property
+    def is_set(self) -> bool:
+        """False where an activation's range is still tfmot's [-6, 6]."""
+        if self.role == "weight":
+            return True
+        return (float(self.low.numpy()), float(self.high.numpy())) != UNSET
+
+
+def all_layers(model: Any) -> Iterator[Any]:
+    """The model's layers in order, those of nested models in place of them."""
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from all_layers(layer)
+        else:
+            yield layer
+
+
+def _is_wrapper(layer: Any) -> bool:
+    return hasattr(layer, "quantize_config") and hasattr(layer, "layer")
+
+
+def _is_quantizer(layer: Any) -> bool:
+    return any(base.__name__ == "QuantizeLayer" for base in type(layer).__mro__)
+
+
+def is_quantized(model: Any) -> bool:
+    """True for a model that simulates quantization (made by tfedge or by tfmot)."""
+    if not hasattr(model, "layers"):
+        return False
+    return any(_is_wrapper(x) or _is_quantizer(x) for x in all_layers(model))
+
+
+def layer_name(layer: Any) -> str:
+    """The name that a layer has in the float model: without the wrapper's "quant_"."""
+    return layer.layer.name if _is_wrapper(layer) else layer.name
+
+
+def ranges(model: Any) -> list[Range]:
+    """All quantizers of a built quantize-aware model, in the order of its layers."""
+    found: list[Range] = []
+    for layer in all_layers(model):
+        name = layer_name(layer)
+        for role, quantizer, variables in _variables(layer):
+            if variables:
+                bits = int(getattr(quantizer, "num_bits", 8))
+                found.append(Range(name, role, bits, variables["min_var"], variables["max_var"]))
+    return found
+
+
+def _variables(layer: Any) -> Iterator[tuple[str, Any, dict]]:
+    """(role, quantizer, its variables) of one layer."""
+    if _is_quantizer(layer):
+        if layer.quantizer is not None:
+            yield "output", layer.quantizer, layer.quantizer_vars
+        return
+    if not _is_wrapper(layer):
+        return
+    for _, quantizer, variables in getattr(layer, "_weight_vars", []):
+        yield "weight", quantizer, variables
+    for activation in getattr(layer, "_quantize_activations", []):
+        before = getattr(activation, "_pre_activation_vars", None)
+        after = getattr(activation, "_post_activation_vars", None)
+        if before:
+            yield "before activation", activation.quantizer, before
+        if after:
+            yield "output", activation.quantizer, after
+    outputs = getattr(layer, "_output_quantizers", None)
+    if outputs:
+        yield "output", outputs[0], layer._output_quantizer_vars
+
+
+def qat_scheme(model: Any) -> str:
+    """The scheme that a quantize-aware model simulates.
+
+    Returns:
+        "w8a8" or "w8a16".
+
+    Raises:
+        ModelError: The model does not simulate quantization, or with other bit widths.
+    """
+    if not is_quantized(model):
+        raise ModelError(
+            "the model is not quantize-aware", type(model).__name__,
+            "Make it so with tfedge.quant.quantize_aware(model, calibration=...)",
+        )  # fmt: skip
+    rows = ranges(model)
+    weights = {r.bits for r in rows if r.role == "weight"}
+    activations = {r.bits for r in rows if r.role != "weight"}
+    if weights <= {8} and activations in ({8}, {16}):
+        return "w8a8" if activations == {8} else "w8a16"
+    found = f"weights {sorted(weights)}, activations {sorted(activations)} bits"
+    raise ModelError("the quantize-aware model has no scheme of tfedge's", found)
+
+
+def unset_ranges(model: Any) -> list[str]:
+    """Names of layers whose activation range neither calibration nor training has set."""
+    return list(dict.fromkeys(r.layer for r in ranges(model) if not r.is_set))
