@@ -201,10 +201,16 @@ def test_hash_covers_every_key(cls):
     assert set(CHANGED[cls.stage]) == set(cls.key_names())
 
 
+TRAINING = {
+    "batch_size": {"batch_size": 3},
+    "optimizer": {"optimizer": "sgd"},
+    "weight_decay": {"weight_decay": 1e-4},
+    "steps_per_execution": {"steps_per_execution": 8},
+}
 CHANGED = {
     "train": {
         "epochs": {"epochs": 3},
-        "batch_size": {"batch_size": 3},
+        **TRAINING,
         "learning_rate": {"learning_rate": 0.5},
         "retrain": {"retrain": True},
     },
@@ -218,7 +224,7 @@ CHANGED = {
         "begin": {"begin": 0.1},
         "end": {"end": 0.9},
         "epochs": {"epochs": 7},
-        "batch_size": {"batch_size": 7},
+        **TRAINING,
         "learning_rate": {"learning_rate": 0.5},
         "skip": {"skip": ("a",)},
         "overrides": {"overrides": {"a": 0.5}},
@@ -227,14 +233,14 @@ CHANGED = {
         "epochs": {"epochs": 1},
         "temperature": {"temperature": 9},
         "alpha": {"alpha": 1},
-        "batch_size": {"batch_size": 1},
+        **TRAINING,
         "learning_rate": {"learning_rate": 0.5},
         "teacher": {"teacher": "t.keras"},
     },
     "qat": {
         "scheme": {"scheme": "w8a16"},
         "epochs": {"epochs": 0},
-        "batch_size": {"batch_size": 1},
+        **TRAINING,
         "learning_rate": {"learning_rate": 0.5},
         "calibration": {"calibration": 1},
         "distill": {"distill": True},
@@ -302,3 +308,17 @@ def test_order_table_names_known_stages_only():
     words = {w for pair in specs.REFUSED_ORDER for w in pair}
     assert words <= set(specs.STAGES)
     assert not set(specs.REFUSED_ORDER) & LEGAL_PAIRS
+
+
+def test_optimizers_are_those_of_training():
+    from tfedge.train import OPTIMIZERS
+
+    assert set(specs.OPTIMIZERS) == set(OPTIMIZERS)
+
+
+def test_schedules_are_those_of_pruning():
+    from tfedge.prune import SCHEDULES
+
+    assert set(specs.SCHEDULE_TIMES) == set(SCHEDULES)
+    for name, times in specs.SCHEDULE_TIMES.items():
+        assert callable(SCHEDULES[name](**times))

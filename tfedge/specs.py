@@ -59,8 +59,29 @@ class StageSpec:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+# Names in `train.OPTIMIZERS` (this module does not load TensorFlow).
+OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
+
+
 @dataclass(frozen=True)
-class TrainSpec(StageSpec):
+class TrainingSpec(StageSpec):
+    """What every stage that trains has; the rate warms up and then falls along a cosine.
+
+    Attributes:
+        batch_size: Samples per step.
+        optimizer: One of `OPTIMIZERS`.
+        weight_decay: Decoupled weight decay per step (times the rate), or None.
+        steps_per_execution: Steps in one call of the compiled function.
+    """
+
+    batch_size: int = keys.number(128, 1, whole=True)
+    optimizer: str = keys.choice("adam", OPTIMIZERS)
+    weight_decay: float | None = keys.number(None, 0)
+    steps_per_execution: int = keys.number(1, 1, whole=True)
+
+
+@dataclass(frozen=True)
+class BaselineSpec(TrainingSpec):
     """Trains the baseline that the task's `build` makes.
 
     With a model given (`model:` or `--model`) that model IS the baseline and this stage leaves
@@ -68,14 +89,12 @@ class TrainSpec(StageSpec):
 
     Attributes:
         epochs: Passes over the training data.
-        batch_size: Samples per step.
         learning_rate: Peak of the schedule.
         retrain: Train also a model that was given.
     """
 
     stage: ClassVar[str] = "train"
     epochs: int = keys.number(8, 1, whole=True)
-    batch_size: int = keys.number(128, 1, whole=True)
     learning_rate: float = keys.number(3e-3, 0, inside=True)
     retrain: bool = keys.flag(False)
 
@@ -89,7 +108,7 @@ SCHEDULE_TIMES: dict[str, dict[str, float]] = {
 
 
 @dataclass(frozen=True)
-class PruneSpec(StageSpec):
+class PruneSpec(TrainingSpec):
     """Cuts channels during training, then removes them. Give exactly one of the first three.
 
     Attributes:
@@ -103,8 +122,7 @@ class PruneSpec(StageSpec):
             constant: 0.1; one_shot has none).
         end: Where it has reached its final sparsity (polynomial: 0.75; the others have none).
         epochs: Passes over the training data; 0 cuts at once, without any training, so that
-            schedule, batch_size and learning_rate have nothing to do.
-        batch_size: Samples per step.
+            the schedule and the keys of `TrainingSpec` have nothing to do.
         learning_rate: Peak of the learning rate's schedule.
         skip: Layers that are left alone: names or regular expressions.
         overrides: Sparsity by layer name or regular expression (first match counts).
@@ -120,7 +138,6 @@ class PruneSpec(StageSpec):
     begin: float | None = keys.number(None, 0, 1)
     end: float | None = keys.number(None, 0, 1)
     epochs: int = keys.number(2, 0, whole=True)
-    batch_size: int = keys.number(128, 1, whole=True)
     learning_rate: float = keys.number(1e-3, 0, inside=True)
     skip: tuple[str, ...] = keys.words((), regex=True)
     overrides: dict[str, float] = keys.sparsity_by_layer()
@@ -158,14 +175,13 @@ class PruneSpec(StageSpec):
 
 
 @dataclass(frozen=True)
-class DistillSpec(StageSpec):
+class DistillSpec(TrainingSpec):
     """Trains the model to answer like its teacher, the baseline.
 
     Attributes:
         epochs: Passes over the training data.
         temperature: Divides the logits before the softmax; more than 0.
         alpha: Weight of the teacher's loss, 0 (labels only) to 1 (teacher only).
-        batch_size: Samples per step.
         learning_rate: Peak of the schedule.
         teacher: "baseline", or the path of another model.
     """
@@ -174,19 +190,17 @@ class DistillSpec(StageSpec):
     epochs: int = keys.number(6, 1, whole=True)
     temperature: float = keys.number(2.0, 0, inside=True)
     alpha: float = keys.number(0.7, 0, 1)
-    batch_size: int = keys.number(128, 1, whole=True)
     learning_rate: float = keys.number(1e-3, 0, inside=True)
     teacher: str = keys.word("baseline")
 
 
 @dataclass(frozen=True)
-class QatSpec(StageSpec):
+class QatSpec(TrainingSpec):
     """Quantize-aware training.
 
     Attributes:
         scheme: Scheme that is simulated: "w8a8" or "w8a16".
         epochs: Passes over the training data; 0 sets the ranges from calibration only.
-        batch_size: Samples per step.
         learning_rate: Peak of the schedule.
         calibration: Number of training samples that set the first ranges.
         distill: Train with the baseline as the teacher.
@@ -197,7 +211,6 @@ class QatSpec(StageSpec):
     stage: ClassVar[str] = "qat"
     scheme: str = keys.choice("w8a8", tuple(n for n, s in SCHEMES.items() if s.full_integer))
     epochs: int = keys.number(2, 0, whole=True)
-    batch_size: int = keys.number(128, 1, whole=True)
     learning_rate: float = keys.number(2e-4, 0, inside=True)
     calibration: int = keys.number(256, 1, whole=True)
     distill: bool = keys.flag(False)
@@ -260,7 +273,7 @@ class BenchmarkSpec(StageSpec):
 
 
 STAGES: dict[str, type[StageSpec]] = {
-    s.stage: s for s in (TrainSpec, PruneSpec, DistillSpec, QatSpec, ConvertSpec, BenchmarkSpec)
+    s.stage: s for s in (BaselineSpec, PruneSpec, DistillSpec, QatSpec, ConvertSpec, BenchmarkSpec)
 }
 
 _FROZEN = "the files are already written and would not show it"
