@@ -206,12 +206,26 @@ class LayerConfig(_tfmot.QuantizeConfig):
         }
 
 
+class InputQuantizer(_tfmot.QuantizeLayer):
+    """tfmot's layer that quantizes a model input; builds once (see `QuantizedLayer.build`)."""
+
+    def build(self, input_shape: Any) -> None:
+        """Adds the range."""
+        if not hasattr(self, "quantizer_vars"):
+            super().build(input_shape)
+
+
 class QuantizedLayer(_tfmot.QuantizeWrapperV2):
     """tfmot's wrapper, mended: a frozen layer stays frozen, and the layer is itself after a call.
 
     tfmot leaves the fake-quantized tensors in the place of the layer's kernels (so that `.keras`
     files do not reload) and trains the kernels of a layer with `trainable=False`.
     """
+
+    def build(self, input_shape: Any) -> None:
+        """Adds the ranges, once: loading a `.keras` file asks twice, and tfmot then adds twice."""
+        if not hasattr(self, "_weight_vars"):
+            super().build(input_shape)
 
     def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
         """Runs the layer with quantized kernels and activation, then puts its own back."""
@@ -244,5 +258,5 @@ def custom_objects() -> dict[str, Any]:
     """
     scope = _tfmot.quantize_scope().custom_objects
     found = {k: v for part in scope for k, v in part.items()}
-    ours = (ActivationQuantizer, WeightQuantizer, LayerConfig, QuantizedLayer)
+    ours = (ActivationQuantizer, WeightQuantizer, LayerConfig, InputQuantizer, QuantizedLayer)
     return {**found, **{c.__name__: c for c in ours}}

@@ -13,7 +13,7 @@ from tfedge._keras import flavour, keras
 from tfedge.errors import InputError, ModelError
 from tfedge.graph.trace import Call, Graph, Ref, Tensor, copy_layer, map_structure, replay, trace
 from tfedge.quant import _tfmot
-from tfedge.quant.configs import ActivationQuantizer, QuantizedLayer, custom_objects
+from tfedge.quant.configs import ActivationQuantizer, InputQuantizer, QuantizedLayer, custom_objects
 from tfedge.quant.normalise import normalise
 from tfedge.quant.placement import Placement
 from tfedge.quant.ranges import calibrate, copy_ranges
@@ -135,7 +135,7 @@ def _wrap(model: Any, bits: int) -> Any:
     made: dict[str, tuple[Any, Any]] = {}
 
     def make(name: str, layer: Any) -> Any:
-        if isinstance(layer, _tfmot.QuantizeLayer):
+        if isinstance(layer, InputQuantizer):
             return layer
         copy = copy_layer(layer, name=name)
         config = place.config(name, layer, bits)
@@ -162,7 +162,7 @@ def _with_input_quantizers(graph: Graph, bits: int) -> Graph:
         names.add(label)
         tensors.append(Tensor(tensors[number].shape, tensors[number].dtype))
         moved[number] = len(tensors) - 1
-        layer = _tfmot.QuantizeLayer(ActivationQuantizer(bits), name=label)
+        layer = InputQuantizer(ActivationQuantizer(bits), name=label)
         calls.append(Call(layer, label, (Ref(number),), {}, (number,), (moved[number],)))
 
     def move(leaf: Any) -> Any:
@@ -217,8 +217,8 @@ def _with_16_bits(layer: Any) -> Any:
     """A new layer like this one whose activation quantizers have 16 bits."""
     config = layer.get_config()
     with keras.utils.custom_object_scope(custom_objects()):
-        if isinstance(layer, _tfmot.QuantizeLayer):
-            return _tfmot.QuantizeLayer(ActivationQuantizer(16), name=layer.name)
+        if isinstance(layer, InputQuantizer):
+            return InputQuantizer(ActivationQuantizer(16), name=layer.name)
         if not isinstance(layer, QuantizedLayer):
             return type(layer).from_config(config)
         inner = copy_layer(layer.layer)
