@@ -1,0 +1,162 @@
+"""What labels mean beside a model's output, and how good the outputs are (numpy only)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfedge.errors import InputError
+
+KINDS = ("sparse", "onehot", "binary", "regression")
+
+
+def resolve_kind(y: np.ndarray, shape: Sequence[int | None], activation: str) -> str:
+    """Tells what the labels of one output are.
+
+    Args:
+        y: Some of the labels, [n, ...].
+        shape: The output's shape, the batch first.
+        activation: The output's last activation, "" where it is not known.
+
+    Returns:
+        "sparse" (class numbers), "onehot" (one row of class probabilities per sample), "binary"
+        (0 or 1 for each unit: one unit, or several labels per sample) or "regression". Labels 0
+        and 1 of an integer type beside one linear unit are read as "binary", its output as logit.
+
+    Raises:
+        InputError: The labels fit none of these.
+    """
+    y = np.asarray(y)
+    if y.dtype.kind not in "biuf":
+        raise InputError("labels must be numbers", f"dtype {y.dtype}", "Number the classes from 0")
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise InputError("labels hold NaN or infinity", "", "Clean the data first")
+    units = shape[-1] if len(shape) > 1 else 1
+    if units == 1:
+        return _kind_of_one_unit(y, activation)
+    if y.ndim == len(shape) and y.shape[-1] == units:
+        return _kind_of_rows(y, activation)
+    if y.ndim == len(shape) - 1 or (y.ndim == len(shape) and y.shape[-1] == 1):
+        return _kind_of_numbers(y, units)
+    raise InputError(
+        "labels do not fit the model's output",
+        f"labels of shape {y.shape} beside an output of shape {tuple(shape)}",
+        "Give class numbers [N], one-hot rows or targets of the output's shape",
+    )
+
+
+def _kind_of_one_unit(y: np.ndarray, activation: str) -> str:
+    if y.size > len(y) and y.ndim == 2:
+        raise InputError(
+            "labels do not fit the model's output",
+            f"labels of shape {y.shape} beside one output unit",
+            "Give one number per sample",
+        )
+    zero_one = bool(np.isin(y, (0, 1)).all())
+    if activation == "sigmoid" or (zero_one and y.dtype.kind in "biu"):
+        if y.size and (y.min() < 0 or y.max() > 1):
+            raise InputError(
+                "labels of a sigmoid output must lie between 0 and 1",
+                f"values from {y.min()} to {y.max()}",
+            )
+        return "binary"
+    return "regression"
+
+
+def _kind_of_rows(y: np.ndarray, activation: str) -> str:
+    if activation == "softmax":
+        return "onehot"
+    if activation == "sigmoid":
+        return "binary"
+    if not np.isin(y, (0, 1)).all():
+        return "regression"
+    return "onehot" if (y.sum(axis=-1) == 1).all() else "binary"
+
+
+def _kind_of_numbers(y: np.ndarray, units: int | None) -> str:
+    if not np.array_equal(y, np.round(y)) or (y.size and y.min() < 0):
+        raise InputError(
+            "labels are no class numbers",
+            f"values from {y.min()} to {y.max()}, dtype {y.dtype}",
+            f"Number the classes from 0, or give targets of {units} values per sample",
+        )
+    if units is not None and y.size and y.max() >= units:
+        raise InputError(
+            "a label is larger than the model's number of classes",
+            f"label {int(y.max())}, {units} output units",
+            "Number the classes from 0",
+        )
+    return "sparse"
+
+
+def is_logit(kind: str, activation: str) -> bool:
+    """True where the output of a classification head must still pass a softmax or sigmoid."""
+    return activation != ("sigmoid" if kind == "binary" else "softmax")
+
+
+def score_output(
+    y: np.ndarray, output: np.ndarray, kind: str, activation: str = ""
+) -> dict[str, float]:
+    """Scores one output.
+
+    Args:
+        y: Labels [N, ...].
+        output: Model outputs [N, ...] in real values (not quantized codes).
+        kind: One of `KINDS`.
+        activation: The output's last activation; decides the threshold of "binary": 0.5 for
+            probabilities ("sigmoid"), 0 for logits.
+
+    Returns:
+        {"accuracy": share of right answers, 0 to 1}; for "regression" {"mse": mean of squared
+        differences, "mae": mean of absolute ones}.
+
+    Raises:
+        InputError: Different numbers of samples.
+    """
+    y, output = np.asarray(y), np.asarray(output)
+    if len(y) != len(output):
+        raise InputError("labels and outputs differ in number", f"{len(y)} and {len(output)}")
+    if kind in ("sparse", "onehot"):
+        guess = output.argmax(axis=-1)
+        truth = y.argmax(axis=-1) if kind == "onehot" else y.reshape(guess.shape)
+        return {"accuracy": float(np.mean(guess == truth))}
+    y = y.reshape(output.shape)
+    if kind == "binary":
+        threshold = 0.0 if is_logit(kind, activation) else 0.5
+        return {"accuracy": float(np.mean((output > threshold) == (y > 0.5)))}
+    difference = output.astype(np.float64) - y
+    return {
+        "mse": float(np.mean(np.square(difference))),
+        "mae": float(np.mean(np.abs(difference))),
+    }
+
+
+def by_output(values: Any, names: Sequence[str], what: str) -> dict[str, Any]:
+    """Labels or outputs by output name.
+
+    Args:
+        values: A dict by output name, a list or tuple in the outputs' order, or one array.
+        names: The output names, in order.
+        what: What messages call them, "labels" or "outputs".
+
+    Raises:
+        InputError: A name is missing, or their number is not that of the outputs.
+    """
+    if isinstance(values, Mapping):
+        if len(names) == len(values) == 1:
+            return {names[0]: next(iter(values.values()))}
+        missing = [n for n in names if n not in values]
+        if missing:
+            keys = ", ".join(f"'{k}'" for k in values)
+            raise InputError(f"{what} lack the output '{missing[0]}'", f"the keys {keys}")
+        return {n: values[n] for n in names}
+    if len(names) == 1:
+        if isinstance(values, (list, tuple)) and len(values) == 1:
+            values = values[0]
+        return {names[0]: values}
+    if not isinstance(values, (list, tuple)) or len(values) != len(names):
+        found = f"{len(values)}" if isinstance(values, (list, tuple)) else "one array"
+        raise InputError(f"{what} must be given for each of {len(names)} outputs", found)
+    return dict(zip(names, values, strict=True))
