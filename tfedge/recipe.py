@@ -146,6 +146,21 @@ def read_yaml(text: str, origin: str = "recipe") -> Any:
         raise RecipeError(f"{origin} has a key that is not a word") from None
 
 
+def read_file(path: str | Path) -> Any:
+    """Reads a recipe file as plain data, not yet checked as a recipe.
+
+    Raises:
+        RecipeError: The file is missing or not YAML.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not a text file"
+        raise RecipeError("cannot read the recipe", f"{path}: {why}") from None
+    return read_yaml(text, path.name)
+
+
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a recipe file.
 
@@ -156,13 +171,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: The file is missing, not YAML, or not a recipe; the message says where.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not a text file"
-        raise RecipeError("cannot read the recipe", f"{path}: {why}") from None
-    return from_dict(with_overrides(read_yaml(text, path.name), overrides))
+    return from_dict(with_overrides(read_file(path), overrides))
 
 
 def with_overrides(recipe: Any, overrides: Sequence[str]) -> Any:

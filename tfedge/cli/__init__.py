@@ -1,0 +1,1 @@
+"""The command line: `tfedge COMMAND --flag=value ...`. One module a command."""
