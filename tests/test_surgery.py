@@ -32,6 +32,8 @@ def masked_reference(analysis, cuts):
     calls = iter(graph.calls)
 
     def make(name, layer):
+        if isinstance(layer, (L.RNN, L.Bidirectional, L.MultiHeadAttention)):
+            layer = without_inner_channels(layer, name, analysis, dead)
         if name != layer.name:  # nested models may use a name twice
             renamed = type(layer).from_config({**layer.get_config(), "name": name})
             renamed.build(layer.input_shape)
@@ -42,6 +44,8 @@ def masked_reference(analysis, cuts):
             call = next(calls)
             if isinstance(layer, L.LayerNormalization):
                 y = kept_layer_norm(layer, args[0], masks[call.inputs[0]])
+            elif isinstance(layer, L.GroupNormalization) and layer.groups == 2:
+                y = kept_group_norm(layer, args[0], masks[call.inputs[0]])
             else:
                 y = layer(*args, **kwargs)
             flat = [t * masks[n] for t, n in zip(tf.nest.flatten(y), call.outputs, strict=True)]
@@ -58,6 +62,44 @@ def kept_layer_norm(layer, x, mask):
     mean = tf.reduce_sum(x * keep, -1, keepdims=True) / n
     var = tf.reduce_sum(keep * (x - mean) ** 2, -1, keepdims=True) / n
     return (x - mean) / tf.sqrt(var + layer.epsilon) * layer.gamma + layer.beta
+
+
+def kept_group_norm(layer, x, mask):
+    keep = mask.reshape(2, -1)
+    y = tf.reshape(x, (-1, x.shape[1] * x.shape[2], 2, x.shape[3] // 2))
+    n = keep.sum() / 2 * y.shape[1]
+    mean = tf.reduce_sum(y * keep, [1, 3], keepdims=True) / n
+    var = tf.reduce_sum(keep * (y - mean) ** 2, [1, 3], keepdims=True) / n
+    y = tf.reshape((y - mean) / tf.sqrt(var + layer.epsilon), (-1, *x.shape[1:]))
+    return y * layer.gamma + layer.beta
+
+
+def without_inner_channels(layer, name, analysis, dead):
+    """A copy whose dead inner channels say nothing.
+
+    Recurrent layers: what other units hear of a dead unit. Attention: what the output hears of a
+    dead head or value, and the query's dead coordinates (the scale of the scores stays the old).
+    """
+    copy = type(layer).from_config(layer.get_config())
+    silent = {}
+    for group in (analysis.groups[g] for g, _ in dead):
+        lost = [c for g, c in dead if analysis.groups[g] is group]
+        for s in group.slices:
+            inner = "recurrent_kernel" in s.weight_name and s.axis == 0
+            inner |= s.weight_name == "_output_dense.kernel" and s.axis < 2
+            inner |= s.weight_name.startswith("_query_dense") and group.name.endswith(".key")
+            if s.layer == name and inner:
+                silent.setdefault(s.weight, []).append((s.axis, s.index[np.isin(s.channel, lost)]))
+    if isinstance(layer, L.MultiHeadAttention):
+        copy(tf.zeros((1, 6, 8)), tf.zeros((1, 6, 8)))
+    else:
+        copy.build(layer.input_shape)
+    values = layer.get_weights()
+    for weight, cuts in silent.items():
+        for axis, index in cuts:
+            values[weight][(slice(None),) * axis + (index,)] = 0
+    copy.set_weights(values)
+    return copy
 
 
 def random_cuts(groups, seed):

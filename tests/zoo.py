@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfedge._keras import keras
+from tfedge._keras import keras, tf
 
 L = keras.layers
 
@@ -169,12 +169,86 @@ def conv3d():
     return keras.Model(i, L.Dense(2)(L.Flatten()(L.AveragePooling3D()(x))))
 
 
+def recurrent():
+    i = keras.Input((6, 4))
+    x = L.LSTM(6, return_sequences=True)(i)
+    x = L.GRU(4, return_sequences=True)(x)
+    x = L.Bidirectional(L.LSTM(4, return_sequences=True))(x)
+    x = L.TimeDistributed(L.Dense(6, "relu"))(x)
+    x = L.Bidirectional(L.GRU(4), merge_mode="sum")(x)
+    return keras.Model(i, L.Dense(3)(x))
+
+
+def simple_rnn():
+    i = keras.Input((5, 3))
+    return keras.Model(i, L.Dense(2)(L.SimpleRNN(6)(i)))
+
+
+def attention():
+    i = keras.Input((6,), dtype="int32")
+    x = L.Embedding(11, 8)(i)
+    y = L.MultiHeadAttention(4, 6, value_dim=4)(x, x)
+    x = L.LayerNormalization()(L.Add()([x, y]))
+    y = L.Dense(8)(L.Dense(12, "gelu")(x))
+    x = L.LayerNormalization()(L.Add()([x, y]))
+    y = L.Attention()([x, x])
+    return keras.Model(i, L.Dense(3)(L.GlobalAveragePooling1D()(y)))
+
+
+def einsum():
+    i = keras.Input((5, 6))
+    x = L.EinsumDense("abc,cd->abd", output_shape=(None, 8), bias_axes="d", activation="relu")(i)
+    x = L.EinsumDense("...c,cd->...d", output_shape=4, bias_axes="d")(x)
+    return keras.Model(i, L.Dense(2)(L.Flatten()(x)))
+
+
+def group_norms():
+    i = keras.Input((4, 4, 3))
+    x = L.Conv2D(8, 1)(i)
+    x = L.ReLU()(L.GroupNormalization(2)(x))
+    x = L.GroupNormalization(-1)(L.Conv2D(6, 1)(x))
+    x = L.UnitNormalization()(x)
+    return keras.Model(i, L.Dense(2)(L.Flatten()(x)))
+
+
+def tensorflow_ops():
+    i = keras.Input((4, 4, 3))
+    x = L.Conv2D(8, 3, padding="same")(i)
+    a, b = tf.split(x, 2, axis=-1)
+    x = tf.concat([a * tf.nn.sigmoid(b), x], -1) * 0.5 + 1.0
+    x = tf.nn.relu6(L.Conv2D(16, 1)(x))
+    x = tf.nn.depth_to_space(x, 2)
+    y = x[:, :, :, 1:3]
+    x = x - tf.reduce_mean(x, [1, 2], keepdims=True)
+    x = tf.reshape(x, [-1, 64, 4])
+    x = tf.transpose(x, [0, 2, 1])
+    x = tf.reshape(x, (-1, 256))
+    return keras.Model(i, [L.Dense(2)(x), L.Conv2D(2, 1)(y)])
+
+
+def matrix_products():
+    i = keras.Input((5, 6))
+    q, k, v = L.Dense(4)(i), L.Dense(4)(i), L.Dense(6)(i)
+    s = tf.nn.softmax(tf.matmul(q, k, transpose_b=True))
+    x = tf.matmul(s, v)
+    return keras.Model(i, L.Dense(2)(L.GlobalMaxPooling1D()(x)))
+
+
+def constants():
+    i = keras.Input((4, 4, 3))
+    x = L.Conv2D(6, 1)(i)
+    x = x * np.linspace(0.5, 1.5, 6).astype("float32")
+    x = L.Dense(8)(tf.expand_dims(L.GlobalAveragePooling2D()(x), 1))
+    return keras.Model(i, L.Dense(2)(tf.squeeze(x, 1)))
+
+
 ZOO: dict[str, Callable] = {
     f.__name__: f
     for f in (
         chain, mlp, residual, concat, depthwise, flatten_dense, grouped, squeeze_excite,
         transpose_and_upsample, reshaping, channel_shuffle, shared_layer, multi_io, nested, conv1d,
-        conv3d,
+        conv3d, recurrent, simple_rnn, attention, einsum, group_norms, tensorflow_ops,
+        matrix_products, constants,
     )
 }  # fmt: skip
 
@@ -199,5 +273,10 @@ def build(name: str, seed: int = 0):
 def inputs_for(model, batch: int = 3, seed: int = 1):
     """Random inputs in the model's input structure (a list where it has several)."""
     rng = np.random.default_rng(seed)
-    arrays = [rng.normal(size=(batch, *t.shape[1:])).astype("float32") for t in model.inputs]
+    arrays = [
+        rng.integers(0, 10, (batch, *t.shape[1:])).astype("int32")
+        if t.dtype == "int32"
+        else rng.normal(size=(batch, *t.shape[1:])).astype("float32")
+        for t in model.inputs
+    ]
     return arrays if len(arrays) > 1 else arrays[0]

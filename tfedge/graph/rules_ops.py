@@ -8,7 +8,6 @@ function and keep the parameters in the call. `Op` reads either.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -330,31 +329,32 @@ def matmul(site: Site) -> np.ndarray:
     if len(site.inputs) != 2 or any(len(s) < 2 for s in site.in_shapes):
         return blocked(site, "multiplies by a constant matrix")
     op = Op(site)
-    a, b = site.inputs
+    parts = [(labels, tuple(s)) for labels, s in zip(site.inputs, site.in_shapes, strict=True)]
+    for i, flags in enumerate((("transpose_a", "adjoint_a"), ("transpose_b", "adjoint_b"))):
+        if op.get(flags[0]).value or op.get(flags[1]).value:
+            labels, shape = parts[i]
+            parts[i] = np.swapaxes(labels, -1, -2), (*shape[:-2], shape[-1], shape[-2])
+    (a, a_shape), (b, b_shape) = parts
+    if _varies(a, -1) or _varies(b, -2):
+        site.tie(site.project(a, -1, a_shape[-1]), site.project(b, -2, b_shape[-2]))
     rank = len(site.out_shapes[0])
-    if op.get("transpose_a", "adjoint_a").value:
-        a = np.swapaxes(a, -1, -2)
-    if op.get("transpose_b", "adjoint_b").value:
-        b = np.swapaxes(b, -1, -2)
-    inner_a, inner_b = np.moveaxis(a, -1, 0).reshape(a.shape[-1], -1), np.moveaxis(b, -2, 0)
-    inner_b = inner_b.reshape(b.shape[-2], -1)
-    site.tie(inner_a[:, :1], inner_b[:, :1])
-    rows, columns = align(a[..., :1], rank), align(b[..., :1, :], rank)
-    if dependent_axes(rows) and dependent_axes(columns):
-        site.block(columns, "keeps the columns of a product whose rows are pruned")
-        return rows
-    return rows if dependent_axes(rows) else columns
+    if _varies(a, -2) and _varies(b, -1):
+        site.block(b, "keeps the columns of a product whose rows are pruned")
+    if _varies(a, -2):
+        return along(site.project(a, -2, a_shape[-2]), rank - 2, rank)
+    if _varies(b, -1):
+        return along(site.project(b, -1, b_shape[-1]), rank - 1, rank)
+    return unlabelled(rank)
+
+
+def _varies(labels: np.ndarray, axis: int) -> bool:
+    return labels.ndim + axis in dependent_axes(labels)
 
 
 def blocked(site: Site, reason: str) -> np.ndarray:
     """Blocks all inputs; the label array of an uncut output."""
     site.block_inputs(reason)
     return unlabelled(len(site.out_shapes[0]))
-
-
-def flat_batch(shape: Sequence[int | None]) -> bool:
-    """True where only the batch axis is free."""
-    return all(d is not None for d in shape[1:])
 
 
 _UNARY = (

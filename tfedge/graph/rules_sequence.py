@@ -50,8 +50,6 @@ def bidirectional(site: Site) -> np.ndarray | list[np.ndarray]:
     for layer, key in ((forward, "layer"), (backward, "backward_layer")):
         inner = site.within(layer, key, site.inputs)
         inner.out_shapes = shapes
-        if key == "backward_layer" and "backward_layer" not in site.layer.get_config():
-            inner.mute()
         halves.append(_inner_rule(layer)(inner))
     first, second = (h[0] if isinstance(h, list) else h for h in halves)
     site.tie(first, second)
@@ -195,7 +193,14 @@ def _einsum_output(site: Site, right: str, labels: dict[str, np.ndarray]) -> np.
         vector = labels.get(letter)
         if vector is not None and (vector != NEVER).any():
             out = along(vector, axis, rank)
-    site.shape("output_shape", out[0], site.out_shapes[0][1:])
+    given = site.layer.get_config()["output_shape"]
+    dims: list[Any] = [given] if isinstance(given, int) else list(given)
+    # An ellipsis on the left leaves its axes out of output_shape, so that it is read from the end.
+    first = rank - len(dims) if "..." in site.layer.equation.split(",")[0][:3] else 1
+    for axis in dependent_axes(out):
+        if 0 <= axis - first < len(dims):
+            dims[axis - first] = site.project(out, axis, out.shape[axis])
+    site.dims("output_shape", dims)
     bias = getattr(site.layer, "bias", None)
     if bias is not None:
         axes = [right.index(c) for c in site.layer.bias_axes if c in right]

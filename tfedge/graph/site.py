@@ -76,7 +76,7 @@ class Site:
     ) -> None:
         self._table, self._graph = table, graph
         self.call, self.layer, self.name = call, call.layer, call.name
-        self._prefix, self._muted = "", False
+        self._prefix = ""
         self.inputs = inputs
         self.in_shapes = [graph.tensors[i].shape for i in call.inputs]
         self.out_shapes = [graph.tensors[i].shape for i in call.outputs]
@@ -178,8 +178,7 @@ class Site:
 
     def size(self, key: str, labels: np.ndarray) -> None:
         """Says that config entry `key` is the number of these labels that stay."""
-        if not self._muted:
-            self._table.sizes[(self.name, self._prefix + key)] = ("size", labels)
+        self._table.sizes[(self.name, self._prefix + key)] = ("size", labels)
 
     def shape(self, key: str, labels: np.ndarray, shape: Sequence[int | None]) -> None:
         """Says that config entry `key` is this shape with each labelled axis counted anew."""
@@ -187,8 +186,11 @@ class Site:
         for axis, dim in enumerate(shape):
             varies = labels.shape[axis] > 1
             dims.append(self.project(labels, axis, dim) if varies else dim)
-        if not self._muted:
-            self._table.sizes[(self.name, self._prefix + key)] = ("shape", dims)
+        self.dims(key, dims)
+
+    def dims(self, key: str, dims: list[Any]) -> None:
+        """Says that config entry `key` is this list, with label arrays counted."""
+        self._table.sizes[(self.name, self._prefix + key)] = ("shape", dims)
 
     def edit(self, path: Path, kind: str, value: Any) -> None:
         """Says how a parameter of this call (not of the layer's config) changes.
@@ -201,10 +203,6 @@ class Site:
             value: As the kind needs.
         """
         self._table.edits.setdefault(self.call.outputs[0], []).append((path, kind, value))
-
-    def mute(self) -> None:
-        """Ignores config entries: the layer is made from another one's config."""
-        self._muted = True
 
     def scale_root(self, weight: str, labels: np.ndarray) -> None:
         """Says that a weight is multiplied by sqrt(kept / all) of these labels."""

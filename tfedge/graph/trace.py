@@ -323,12 +323,23 @@ def custom_objects_of(layer: Any) -> dict[str, Any]:
     return found
 
 
+def _set(config: dict[str, Any], path: list[str], value: Any) -> None:
+    """Sets an entry of a nested config; the dicts on the way are copied."""
+    key, *rest = path
+    if not rest:
+        config[key] = value
+    elif isinstance(config.get(key), dict):
+        config[key] = dict(config[key])
+        _set(config[key], rest, value)
+
+
 def copy_layer(layer: Any, changes: dict[str, Any] | None = None, name: str | None = None) -> Any:
     """A new, unbuilt layer of the same class from the layer's config.
 
     Args:
         layer: A tf_keras layer.
-        changes: Config entries to replace.
+        changes: Config entries to replace; a dotted key reaches into a wrapped layer's config, and
+            is left out where the config has no such entry.
         name: New name, or None to keep the layer's own.
 
     Raises:
@@ -336,7 +347,8 @@ def copy_layer(layer: Any, changes: dict[str, Any] | None = None, name: str | No
     """
     try:
         config = dict(layer.get_config())
-        config.update(changes or {})
+        for key, value in (changes or {}).items():
+            _set(config, key.split("."), value)
         if name is not None:
             config["name"] = name
         with keras.utils.custom_object_scope(custom_objects_of(layer)):
