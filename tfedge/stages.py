@@ -89,7 +89,7 @@ def check_importance(name: str) -> str:
     return name
 
 
-def _request(spec: PruneSpec) -> dict[str, Any]:
+def prune_request(spec: PruneSpec) -> dict[str, Any]:
     """The spec as the keyword arguments of `shrink` and `PruneChannels`."""
     return {
         "sparsity": spec.sparsity,
@@ -110,7 +110,7 @@ def prune_at_once(model: Any, spec: PruneSpec) -> Made:
     """
     from tfedge.prune import shrink
 
-    done = shrink(model, **_request(spec))
+    done = shrink(model, **prune_request(spec))
     return Made(done.model, tuple(done.report.skipped), done.plan)
 
 
@@ -125,7 +125,7 @@ def prune(model: Any, spec: PruneSpec, training: Training) -> Made:
     if spec.epochs == 0:
         return prune_at_once(model, spec)
     schedule = SCHEDULES[spec.schedule](**spec.times())
-    pruner = PruneChannels(schedule=schedule, **_request(spec))
+    pruner = PruneChannels(schedule=schedule, **prune_request(spec))
     history = training.fit(model, spec, (pruner,))
     small = pruner.strip()
     return Made(small, tuple(pruner.report.skipped), pruner.plan, history)

@@ -85,18 +85,29 @@ def _run(module: ModuleType, name: str, arguments: Sequence[str]) -> int:
     if any(a in ("--help", "-h", "-help") for a in arguments):
         print(_help(module, name, values))
         return 0
+    values.set_gnu_getopt(True)
     try:
         left = values([PROGRAM, *arguments])[1:]
     except flags.Error as error:
         return _usage(name, " ".join(str(error).split()))
-    if left:
+    if left and not hasattr(module, "take_rest"):
         return _usage(name, f"'{left[0]}' is not a flag; write --name=value")
-    return guarded(lambda: module.run(values), debug=values.debug)
+    missing = [n for n in module.REQUIRED if values[n].value in (None, [])]
+    if missing:
+        return _usage(name, f"--{missing[0]} is missing")
+
+    def command() -> int | None:
+        if left:
+            module.take_rest(values, left)
+        return module.run(values)
+
+    return guarded(command, debug=values.debug)
 
 
 def _usage(name: str, text: str) -> int:
-    text = text.rstrip(".")
-    print(f"tfedge: error: {text}. See `tfedge {name} --help`.", file=sys.stderr)
+    text = text.replace(" ?", "?").rstrip(".")
+    stop = "" if text.endswith("?") else "."
+    print(f"tfedge: error: {text}{stop} See `tfedge {name} --help`.", file=sys.stderr)
     return 2
 
 

@@ -1,0 +1,61 @@
+"""Writes a TFLite file and its certificate: every op, its types, and whether XNNPACK runs it.
+
+A quantize-aware model needs no calibration. The file is loaded and run in a process of its own
+before it is called good.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from tfedge.cli.output import check_folder, show, write_json
+from tfedge.schemes import SCHEMES, get_scheme
+
+REQUIRED = ("model", "output")
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags."""
+    string = flags.DEFINE_string
+    string("model", None, "Model (.keras, .h5, SavedModel).", flag_values=values)
+    string("output", None, "TFLite file to write.", flag_values=values)
+    string("scheme", "w8a8", f"One of: {', '.join(SCHEMES)}.", flag_values=values)
+    string(
+        "calibration",
+        None,
+        "Samples for the ranges: X.npz, a folder of images, or random:32.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "io", "int", ["int", "float"], "Inputs and outputs of integer files.", flag_values=values
+    )
+    flags.DEFINE_integer("batch", 1, "Samples per inference.", lower_bound=1, flag_values=values)
+    string("certificate", None, "Write the certificate here (.json).", flag_values=values)
+
+
+def run(values: flags.FlagValues) -> None:
+    """Converts, saves, prints a summary of the ops."""
+    get_scheme(values.scheme)
+    check_folder(values.output)
+    check_folder(values.certificate)
+    from tfedge import api
+    from tfedge.progress import working
+
+    with working(f"converting to {values.scheme}"):
+        file = api.convert(
+            api.load_model(values.model),
+            values.scheme,
+            calibration=values.calibration,
+            io=values.io,
+            batch=values.batch,
+        )
+    file.save(values.output)
+    write_json(values.certificate, file.certificate)
+    delegated = sum(row.delegated for row in file.certificate)
+    show(
+        f"{values.output}: {len(file.data):,} bytes, {values.scheme}, "
+        f"{delegated} of {len(file.certificate)} ops delegated to XNNPACK"
+    )
+    for row in file.certificate:
+        if not row.delegated:
+            show(f"  {row.index} {row.op} ({row.layer or 'no layer'}): {row.reason}")

@@ -1,0 +1,57 @@
+"""Compares a TFLite file with the Keras model that it was made from, layer by layer."""
+
+from __future__ import annotations
+
+from absl import flags
+
+from tfedge.cli.output import check_folder, show, write_json
+from tfedge.record import Drift
+
+REQUIRED = ("model", "tflite", "data")
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags."""
+    string = flags.DEFINE_string
+    string("model", None, "Keras model (.keras, .h5, SavedModel).", flag_values=values)
+    string("tflite", None, "TFLite file.", flag_values=values)
+    string("data", None, "Samples: X.npz, a folder of images, or random:8.", flag_values=values)
+    string("json", None, "Write the result here; - for standard output.", flag_values=values)
+
+
+def run(values: flags.FlagValues) -> None:
+    """Compares and prints the differences."""
+    check_folder(values.json)
+    from tfedge import api
+    from tfedge.progress import working
+    from tfedge.tflite import TFLiteModel
+
+    file = TFLiteModel.load(values.tflite)
+    with working("comparing"):
+        drift = api.verify(api.load_model(values.model), file, values.data)
+    write_json(values.json, drift)
+    show_drift(drift, values.json)
+
+
+def show_drift(drift: Drift, json_path: str | None) -> None:
+    """Prints a drift: one table of layers, one line of totals."""
+    from tfedge.report import plain_table
+
+    if drift.layers:
+        cells = [
+            [d.layer, f"{d.sqnr_db:.1f}", f"{d.max_step:.3g}", f"{d.cosine:.6f}"]
+            for d in drift.layers
+        ]
+        show(plain_table("", ["layer", "SQNR dB", "max steps", "cosine"], cells), json_path)
+    agree = drift.top1_agreement
+    parts = [
+        f"samples {drift.samples}",
+        f"output SQNR {drift.sqnr_db:.1f} dB",
+        f"max {drift.max_step:.3g} steps",
+        f"within one step {100 * drift.within_one_step:.2f} %",
+        f"cosine {drift.cosine:.6f}",
+        *([f"same top-1 {100 * agree:.1f} %"] if agree is not None else []),
+        f"first layer below the threshold: {drift.first_layer or 'none'}",
+        f"worst layer: {drift.worst_layer or 'none'}",
+    ]
+    show("; ".join(parts), json_path)
