@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from tfedge.errors import InputError, PlanError, did_you_mean
 from tfedge.graph import Analysis, ChannelGroup
-from tfedge.profile import weight_uses
+from tfedge.prune.costs import Costs
 from tfedge.prune.importance import Importance, Weights, get_importance
 from tfedge.prune.plan import GroupPlan, PruningPlan, signature
 
@@ -126,7 +125,7 @@ class Selector:
         self.score = get_importance(request.importance)
         self._skipped: dict[int, str] = {}
         self._sparsity_of = self._per_group()
-        self._cost = _Cost(analysis)
+        self._cost = Costs(analysis)
 
     def _per_group(self) -> list[float | None]:
         """Sparsity of each group where an exception sets it (0 for skip), else None."""
@@ -285,30 +284,3 @@ def _matches(patterns: tuple[str, ...], names: list[str], what: str) -> dict[str
             )  # fmt: skip
         out[pattern] = hits
     return out
-
-
-class _Cost:
-    """Parameters and MACs of a model after a cut, from index counts alone."""
-
-    def __init__(self, analysis: Analysis) -> None:
-        self.shapes = {
-            (name, i): tuple(w.shape)
-            for name, layer in analysis.graph.layers().items()
-            for i, w in enumerate(getattr(layer, "weights", []))
-        }
-        self.uses, _ = weight_uses(analysis.graph)
-        self.slices = [
-            (i, (s.layer, s.weight), s.axis, s.channel)
-            for i, g in enumerate(analysis.groups)
-            for s in g.slices
-        ]
-
-    def of(self, dead: dict[int, np.ndarray], what: str) -> float:
-        """Cost where `dead[group]` is a bool array of the cut channels."""
-        dims = {k: list(v) for k, v in self.shapes.items()}
-        for group, key, axis, channel in self.slices:
-            if group in dead:
-                dims[key][axis] -= int(dead[group][channel].sum())
-        if what == "params":
-            return float(sum(prod(d) for d in dims.values()))
-        return float(sum(u.positions * prod(dims[u.layer, u.weight]) for u in self.uses))

@@ -1,0 +1,232 @@
+"""The public verbs: load_model, convert, verify, benchmark, inspect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfedge.data import InputSpec, load, stack
+from tfedge.errors import InputError
+from tfedge.record import Drift, Timing
+from tfedge.schemes import get_scheme
+from tfedge.tflite import TFLiteModel, certify, check_runs, flatbuffer, require_integer
+
+_LAYER_SAMPLES = 16
+
+
+def load_model(model: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """Loads a Keras model, or checks one that is loaded already.
+
+    Args:
+        model: A tf_keras model, or the path of an `.h5`, a tf_keras `.keras` file or a SavedModel
+            folder. Quantize-aware models load too.
+        custom_objects: Layers and functions by the name that the file uses for them.
+
+    Returns:
+        A tf_keras model. A SavedModel without Keras layers (serving only, or made by `export()`)
+        gives a `bridge.ServingModel`, which can be converted, verified and benchmarked only.
+
+    Raises:
+        InputError: No such file, or a file that is not a model.
+        ModelError: A Keras 3 model, or a layer that is not known.
+    """
+    from tfedge import bridge
+
+    known = dict(custom_objects or {})
+    if isinstance(model, (str, Path)) and bridge.holds_quantizers(Path(model)):
+        from tfedge import quant
+
+        known = {**quant.custom_objects(), **known}
+    return bridge.load_model(model, known)
+
+
+def convert(
+    model: Any,
+    scheme: str = "w8a8",
+    *,
+    calibration: Any = None,
+    io: str = "int",
+    batch: int = 1,
+    overrides: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> TFLiteModel:
+    """Converts a Keras model to a TFLite file that is known to run.
+
+    The file is loaded and run in a subprocess before it is returned. A full-integer scheme that
+    left a float tensor anywhere between input and output is an error.
+
+    Args:
+        model: A tf_keras model (float, or from `quantize_aware`), a `ServingModel`, or a path.
+        scheme: One of `tfedge.schemes.SCHEMES`. A w8a8 quantize-aware model may be converted to
+            w8a16: it is rebuilt with 16-bit activations.
+        calibration: Data for the activation ranges of a float model under w8a8 and w8a16: an array
+            [n, ...], a dict by input name, an iterable of batches, or a tf.data.Dataset.
+        io: "int" (int8 or int16 inputs and outputs) or "float".
+        batch: Samples per inference of the file.
+        overrides: Reserved for a scheme per layer; only None or {} is possible yet.
+        metadata: Facts to keep in the file: "labels" (list of class names), "preprocessing"
+            ({"scale": s, "offset": o}: the model's input is pixel * s + o), anything JSON.
+            Calibration data outside the range that the preprocessing gives are refused.
+
+    Returns:
+        The file with its certificate: each op, its types, whether XNNPACK runs it, and why not.
+
+    Raises:
+        InputError: Bad arguments or data.
+        ModelError: A model that this scheme cannot take.
+        ConversionError: The file cannot be made, does not run, or is not all integer.
+    """
+    from tfedge import lower as lowering
+    from tfedge.quantized import is_quantized, qat_scheme
+
+    spec = get_scheme(scheme)
+    if overrides:
+        raise InputError(
+            "a scheme per layer is not possible yet", f"overrides={dict(overrides)!r}",
+            "Leave overrides out",
+        )  # fmt: skip
+    model = load_model(model)
+    facts = dict(metadata or {})
+    if calibration is not None:
+        calibration = _replayable(calibration)
+        _check_preprocessing(calibration, lowering.source_of(model).inputs, facts)
+    if is_quantized(model) and spec.name == "w8a16" and qat_scheme(model) == "w8a8":
+        from tfedge import quant
+
+        model = quant.to_16x8(model)
+    layers = lowering.layer_names(model)
+    data = lowering.lower(model, scheme, calibration=calibration, io=io, batch=batch)
+    require_integer(data, spec, layers=layers, io=io)  # type: ignore[arg-type]
+    ops = check_runs(data)
+    facts |= {"scheme": spec.name, "layers": layers, "model": getattr(model, "name", "")}
+    data = flatbuffer.set_metadata(data, facts)
+    return TFLiteModel.from_bytes(data, certificate=certify(data, layers, ops=ops))
+
+
+def _replayable(data: Any) -> Any:
+    """A generator can be read once, and calibration is looked at twice: keep its batches."""
+    return list(data) if hasattr(data, "__next__") else data
+
+
+def _check_preprocessing(data: Any, specs: Sequence[InputSpec], facts: Mapping[str, Any]) -> None:
+    """Refuses calibration data that were not preprocessed as the metadata say.
+
+    Raises:
+        InputError: The data lie outside the range of 8-bit pixels after preprocessing.
+    """
+    rule = facts.get("preprocessing") or {}
+    if not isinstance(rule.get("scale"), (int, float)):
+        return
+    ends = sorted((rule.get("offset", 0.0), 255 * rule["scale"] + rule.get("offset", 0.0)))
+    slack = 0.01 * (ends[1] - ends[0])
+    for name, values in stack(data, specs, limit=32).items():
+        low, high = float(np.min(values)), float(np.max(values))
+        if low < ends[0] - slack or high > ends[1] + slack:
+            raise InputError(
+                f"the calibration data for '{name}' are not preprocessed as the metadata say",
+                f"values {low:.3g} to {high:.3g}, expected {ends[0]:.3g} to {ends[1]:.3g}",
+                "Apply the preprocessing to the calibration data, or correct the metadata",
+            )
+
+
+def _as_file(tflite: Any) -> TFLiteModel:
+    if isinstance(tflite, TFLiteModel):
+        return tflite
+    if isinstance(tflite, (bytes, bytearray)):
+        return TFLiteModel.from_bytes(bytes(tflite))
+    return TFLiteModel.load(tflite)
+
+
+def verify(model: Any, tflite: Any, data: Any, *, limit: int | None = None) -> Drift:
+    """Compares a TFLite file with the Keras model that it was made from.
+
+    Args:
+        model: A tf_keras model (float or quantize-aware), a `ServingModel`, or a path.
+        tflite: A TFLiteModel, bytes, or a path.
+        data: Inputs: an array, a dict by input name, an iterable, a tf.data.Dataset, or a spec
+            ("x.npz", an image folder, "random:8").
+        limit: Use at most this many samples.
+
+    Returns:
+        The Drift: over all outputs, and for each layer that has a counterpart in the file (on at
+        most 16 samples). `first_layer` is where the two part, `worst_layer` the lowest SQNR.
+
+    Raises:
+        InputError: Data or files that do not fit.
+        ModelError: The model cannot be read.
+    """
+    from tfedge import activations
+    from tfedge import lower as lowering
+    from tfedge.tflite import compare
+
+    model, file = load_model(model), _as_file(tflite)
+    source = lowering.source_of(model)
+    if isinstance(data, (str, Path)):
+        data = load(str(data), source.inputs)
+    inputs = stack(data, source.inputs, limit=limit)
+    reference = activations.outputs_of(model, inputs, source.output_names)
+    few = {k: v[:_LAYER_SAMPLES] for k, v in inputs.items()}
+    layers = activations.layers_of(model, few)
+    return compare(file.data, inputs, reference, layers)
+
+
+def benchmark(models: Any, target: str = "host", runs: int = 50, threads: int = 1) -> list[Timing]:
+    """Measures TFLite files, several in turn, so that their ratios hold on a noisy machine.
+
+    Args:
+        models: TFLiteModels, bytes or paths, or one of them.
+        target: A name in `tfedge.targets.TARGETS`.
+        runs: Timed runs of each file.
+        threads: Threads of the runtime.
+
+    Returns:
+        One Timing a file, in order; `ratio_p50` and `ratio_min` are relative to the first.
+
+    Raises:
+        InputError: A bad value or file.
+        TargetError: The target is unknown or failed.
+    """
+    from tfedge import bench
+
+    single = isinstance(models, (str, Path, bytes, TFLiteModel))
+    return bench.measure(
+        [models] if single else list(models), target=target, runs=runs, threads=threads
+    )
+
+
+def inspect(model: Any) -> dict[str, Any]:
+    """Describes a model or a TFLite file as plain JSON values.
+
+    Args:
+        model: A tf_keras model or its path, or a TFLiteModel or the path of a `.tflite` file.
+
+    Returns:
+        For a Keras model: "kind" "keras", name, params, macs, "layers" (name, kind, params, macs,
+        output_shape) and "groups" (name, channels, blocked, reason, producers, consumers, macs and
+        what one percent of its channels saves). For a file: "kind" "tflite", bytes, scheme,
+        inputs, outputs, "certificate" rows, delegated_ops, total_ops, "size_by_layer", metadata.
+
+    Raises:
+        InputError: No such file, or not a model.
+        ModelError: A model that cannot be traced.
+    """
+    from tfedge import describe
+
+    if isinstance(model, TFLiteModel) or _is_tflite(model):
+        return describe.file(_as_file(model))
+    return describe.model(load_model(model))
+
+
+def _is_tflite(model: Any) -> bool:
+    if not isinstance(model, (str, Path)):
+        return False
+    path = Path(model)
+    if path.suffix == ".tflite":
+        return True
+    if not path.is_file():
+        return False
+    with path.open("rb") as f:
+        return f.read(8)[4:] == b"TFL3"
