@@ -132,7 +132,7 @@ def restore(folder: Path, model: Any, callbacks: Sequence[Any]) -> None:
 def _open(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise InputError("the checkpoint is damaged", f"'{path}'", "Remove it") from error
 
 

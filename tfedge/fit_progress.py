@@ -59,7 +59,7 @@ class FitProgress(keras.callbacks.Callback):
         """Leaves one line of the epoch."""
         seconds = time.monotonic() - self.began
         line = f"epoch {epoch + 1}/{self.epochs}  {_scores(logs)}  {seconds:.0f} s"
-        self.console.print(line, markup=False, highlight=False)
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Takes the bar away."""

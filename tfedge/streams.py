@@ -76,11 +76,21 @@ class StreamSource(Source):
     def epoch(self, batch_size: int, key: Any = None) -> Any:
         """See `Source.epoch`."""
         samples = self._samples().map(self._named)
-        if key is not None:
-            samples = samples.shuffle(
-                self._buffer(samples), seed=key, reshuffle_each_iteration=False
-            )
-        return samples.batch(batch_size)
+        if key is None:
+            return samples.batch(batch_size)
+
+        def shuffled(number: Any) -> Any:
+            # TensorFlow's global seed would take part in the order, and a resumed run has another.
+            graph = tf.compat.v1.get_default_graph()
+            before, graph.seed = graph.seed, None
+            try:
+                return samples.shuffle(
+                    self._buffer(samples), seed=number, reshuffle_each_iteration=False
+                )
+            finally:
+                graph.seed = before
+
+        return tf.data.Dataset.from_tensors(key).flat_map(shuffled).batch(batch_size)
 
     def _buffer(self, samples: Any) -> int:
         specs = tf.nest.flatten(samples.element_spec)

@@ -161,8 +161,9 @@ class Task:
             batch_size: Samples per batch; the last of an epoch may be smaller.
             seed: Of the order and the augmentation, which also change from epoch to epoch.
             epochs: None gives one epoch per iteration, a new order each time, the same sequence of
-                orders in every run. A range gives these epochs one after the other, each a function
-                of (seed, epoch) alone, so that a resumed run sees what the interrupted one would.
+                orders in every run (with the same `tf.random.set_seed`). A range gives these epochs
+                one after the other, each a function of (seed, epoch) alone, so that a resumed run
+                sees what the interrupted one would.
 
         Returns:
             A tf.data.Dataset of (x, y) for `model.fit`.
