@@ -108,7 +108,7 @@ class Interpreter:
             InputError: A name, dtype or shape that does not fit.
             ConversionError: An op fails.
         """
-        named = self._named(inputs)
+        named = self.named(inputs)
         for spec in self.inputs:
             if named[spec.name].dtype != spec.dtype:
                 found = f"{named[spec.name].dtype} for input '{spec.name}'"
@@ -137,7 +137,7 @@ class Interpreter:
             InputError: As `run`; or an input or output without a batch axis.
             ConversionError: An op fails.
         """
-        named = self._named(inputs)
+        named = self.named(inputs)
         count, batch = self._count(named), self.batch
         parts: dict[str, list[np.ndarray]] = {s.name: [] for s in self.outputs}
         for start in range(0, count, batch):
@@ -162,7 +162,7 @@ class Interpreter:
                 input cannot hold.
             ConversionError: An op fails.
         """
-        named = self._named(inputs)
+        named = self.named(inputs)
         stored = self.run_all({s.name: quantize(named[s.name], s) for s in self.inputs})
         return {s.name: dequantize(stored[s.name], s) for s in self.outputs}
 
@@ -197,7 +197,15 @@ class Interpreter:
             for n, where in zip(own, partition, strict=True)
         ]
 
-    def _named(self, inputs: Inputs) -> dict[str, np.ndarray]:
+    def named(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """Sorts inputs by name; shapes and dtypes are not looked at.
+
+        Args:
+            inputs: An array (one-input files), a dict by input name, or a list in order.
+
+        Raises:
+            InputError: A name that the file does not have, or an input that is missing.
+        """
         names = [s.name for s in self.inputs]
         if isinstance(inputs, Mapping):
             for key in inputs:
