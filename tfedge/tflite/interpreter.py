@@ -108,6 +108,20 @@ class Interpreter:
             InputError: A name, dtype or shape that does not fit.
             ConversionError: An op fails.
         """
+        self.set_inputs(inputs)
+        self.invoke()
+        return {s.name: self._runtime.get_tensor(s.index) for s in self.outputs}
+
+    def set_inputs(self, inputs: Inputs) -> None:
+        """The first part of `run`: puts the inputs in place.
+
+        Args:
+            inputs: As in `run`.
+
+        Raises:
+            InputError: A name, dtype or shape that does not fit.
+            ConversionError: The file cannot be prepared for these sizes of free axes.
+        """
         named = self.named(inputs)
         for spec in self.inputs:
             if named[spec.name].dtype != spec.dtype:
@@ -117,11 +131,17 @@ class Interpreter:
         self._fit(named)
         for spec in self.inputs:
             self._runtime.set_tensor(spec.index, np.ascontiguousarray(named[spec.name]))
+
+    def invoke(self) -> None:
+        """The second part of `run`: computes, and copies nothing (this is what a benchmark times).
+
+        Raises:
+            ConversionError: An op fails.
+        """
         try:
             self._runtime.invoke()
         except (RuntimeError, ValueError) as error:
             raise ConversionError("the file fails when it is run", _one_line(error)) from error
-        return {s.name: self._runtime.get_tensor(s.index) for s in self.outputs}
 
     def run_all(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """As `run`, for any number of samples: splits them into the file's batch.
@@ -265,6 +285,15 @@ class Interpreter:
         if count < 1:
             raise InputError("there is no sample to run", "0 samples")
         return count
+
+
+def runtime_version() -> str:
+    """Loads the runtime and returns its version, for example "2.3.0"."""
+    from importlib.metadata import version
+
+    from ai_edge_litert import interpreter  # noqa: F401
+
+    return version("ai-edge-litert")
 
 
 def _load(data: bytes, threads: int, delegate: bool, keep_tensors: bool) -> Any:

@@ -1,0 +1,119 @@
+"""What a target is, and the table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from tfedge.errors import TargetError, did_you_mean
+from tfedge.record import Timing
+
+
+@dataclass(frozen=True)
+class Violation:
+    """Something about a file that a target does not take, or not well.
+
+    Attributes:
+        reason: What it is, one sentence.
+        fatal: True where the file cannot run there; False where it runs, but costs more.
+        op: Position of the op in the main subgraph, or None where it is about the whole file.
+        name: Builtin operator name, or "".
+    """
+
+    reason: str
+    fatal: bool
+    op: int | None = None
+    name: str = ""
+
+
+@runtime_checkable
+class Target(Protocol):
+    """A place that runs TFLite files.
+
+    Attributes:
+        name: Its word on the command line and in records.
+        source: Kind of its numbers: "measured", "simulated" or "emulated" (see `Timing`).
+    """
+
+    @property
+    def name(self) -> str:
+        """Its word on the command line and in records."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Kind of its numbers: "measured", "simulated" or "emulated"."""
+        ...
+
+    def check(self, data: bytes) -> list[Violation]:
+        """Says what of a file the target does not take; empty where all is well.
+
+        Args:
+            data: The whole file.
+
+        Raises:
+            InputError: It is no TFLite file.
+            TargetError: The target cannot be reached.
+        """
+        ...
+
+    def run(self, data: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs a file there.
+
+        Args:
+            data: The whole file.
+            inputs: Arrays [N, ...] by input name, of the file's own dtypes (codes, not real
+                values), N at least 1 and free of the file's batch.
+
+        Returns:
+            Outputs [N, ...] by name, of the file's own dtypes.
+
+        Raises:
+            InputError: Inputs of wrong names, shapes or dtypes; or no TFLite file.
+            TargetError: The file or the target fails.
+        """
+        ...
+
+    def time(self, models: Mapping[str, bytes], runs: int, threads: int) -> list[Timing]:
+        """Measures files against each other, in turn, so that all meet the same conditions.
+
+        Args:
+            models: Files by the name that the result shows.
+            runs: Samples of each, at least 1.
+            threads: Threads, at least 1.
+
+        Returns:
+            One Timing per model, in order; the ratios are to the first model (time / its time).
+
+        Raises:
+            InputError: `runs` or `threads` below 1, or a file that is no TFLite file.
+            TargetError: A file fails there; the message names it.
+        """
+        ...
+
+
+def _host() -> Target:
+    from tfedge.targets.host import HostTarget
+
+    return HostTarget()
+
+
+TARGETS: dict[str, Callable[[], Target]] = {"host": _host}
+"""Makers of the targets by name; each imports what it needs when it is called."""
+
+
+def get_target(name: str) -> Target:
+    """Makes a target.
+
+    Args:
+        name: One of `TARGETS`.
+
+    Raises:
+        TargetError: There is no such target; the message suggests the nearest.
+    """
+    if name not in TARGETS:
+        raise TargetError("unknown target", f"'{name}'", did_you_mean(name, TARGETS))
+    return TARGETS[name]()

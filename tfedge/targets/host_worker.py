@@ -1,0 +1,143 @@
+"""The processes that `tfedge.targets.host.HostTarget` starts: `python -m` this, with a folder.
+
+Needs numpy and the runtime only. The request's "do" is one of `TASKS`.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfedge.errors import InputError, TfedgeError
+from tfedge.shell import Answer, serve
+from tfedge.targets.machine import PeakMemory, isa, load_average
+from tfedge.tflite.check import random_inputs
+from tfedge.tflite.interpreter import Interpreter, runtime_version
+
+SAMPLE_NS = 1_000_000
+"""A sample lasts at least about this long: the clock and the call then cost next to nothing."""
+
+WARM_UP_NS = 50_000_000
+_WARM_UP_RUNS = 3
+
+Arrays = dict[str, np.ndarray]
+
+
+def probe(values: dict[str, Any], arrays: Arrays) -> Answer:
+    """Start-up time, memory and delegation of one file, run once.
+
+    Args:
+        values: "threads".
+        arrays: "file", uint8.
+    """
+    data = arrays["file"].tobytes()
+    runtime_version()  # Loads the library, which is not the file's cost.
+    memory = PeakMemory()
+    begin = time.perf_counter_ns()
+    interpreter = Interpreter(data, threads=values["threads"])
+    init_ns = time.perf_counter_ns() - begin
+    interpreter.run(random_inputs(interpreter.inputs))
+    peak_mb = memory.megabytes()
+    ops = interpreter.ops()
+    partitions = {op.partition for op in ops if op.delegated}
+    return Answer(
+        {
+            "init_ms": init_ns / 1e6,
+            "peak_mb": peak_mb,
+            "delegated_ops": sum(op.delegated for op in ops),
+            "total_ops": len(ops),
+            "partitions": len(partitions),
+        }
+    )
+
+
+def measure(values: dict[str, Any], arrays: Arrays) -> Answer:
+    """Times files in turn: one sample of each per round.
+
+    Before each sample the file runs once untimed where there are several, so that the caches hold
+    it and not the one before.
+
+    Args:
+        values: "runs" (rounds), "threads" and "count" of files.
+        arrays: "file0", "file1", ..., uint8.
+
+    Returns:
+        "wall_ns" and "cpu_ns", float64 [runs, count], nanoseconds per inference; the instruction
+        sets and the load before the start.
+    """
+    load = load_average()
+    count, rounds, threads = values["count"], values["runs"], values["threads"]
+    files = [_ready(arrays[f"file{i}"].tobytes(), threads) for i in range(count)]
+    inner = [_inner_loops(file) for file in files]
+    # One thread: only its own CPU time. More: the kernels' threads count, so the process's.
+    cpu_clock = time.thread_time_ns if threads == 1 else time.process_time_ns
+    wall, cpu = np.zeros((rounds, count)), np.zeros((rounds, count))
+    gc.disable()
+    for r in range(rounds):
+        for i, file in enumerate(files):
+            if count > 1:
+                file.invoke()
+            wall[r, i], cpu[r, i] = _sample(file, inner[i], cpu_clock)
+    facts = {"isa": isa(), "load": load if load == load else "nan"}
+    return Answer(facts, {"wall_ns": wall, "cpu_ns": cpu})
+
+
+def _ready(data: bytes, threads: int) -> Interpreter:
+    interpreter = Interpreter(data, threads=threads)
+    interpreter.set_inputs(random_inputs(interpreter.inputs))
+    return interpreter
+
+
+def _inner_loops(file: Interpreter) -> int:
+    """Warms a file up and says how many inferences make a sample."""
+    begin = time.perf_counter_ns()
+    times: list[int] = []
+    while len(times) < _WARM_UP_RUNS or time.perf_counter_ns() - begin < WARM_UP_NS:
+        before = time.perf_counter_ns()
+        file.invoke()
+        times.append(time.perf_counter_ns() - before)
+    return max(1, -(-SAMPLE_NS // max(1, min(times))))
+
+
+def _sample(file: Interpreter, loops: int, cpu_clock: Callable[[], int]) -> tuple[float, float]:
+    cpu, wall = cpu_clock(), time.perf_counter_ns()
+    for _ in range(loops):
+        file.invoke()
+    wall, cpu = time.perf_counter_ns() - wall, cpu_clock() - cpu
+    return wall / loops, cpu / loops
+
+
+def infer(values: dict[str, Any], arrays: Arrays) -> Answer:
+    """Runs a file on samples.
+
+    Args:
+        values: Not used: the arrays say it all.
+        arrays: "file", uint8, and "input:<name>" [N, ...] of the file's own dtypes.
+    """
+    del values
+    inputs = {k.partition(":")[2]: v for k, v in arrays.items() if k.startswith("input:")}
+    return Answer({}, Interpreter(arrays["file"].tobytes()).run_all(inputs))
+
+
+TASKS: dict[str, Callable[[dict[str, Any], Arrays], Answer]] = {
+    "probe": probe,
+    "run": infer,
+    "time": measure,
+}
+
+
+def _answer(values: dict[str, Any], arrays: Arrays) -> Answer:
+    try:
+        return TASKS[values["do"]](values, arrays)
+    except TfedgeError as error:
+        return Answer(
+            {"error": str(error), "kind": "input" if isinstance(error, InputError) else "model"}
+        )
+
+
+if __name__ == "__main__":
+    serve(_answer)
