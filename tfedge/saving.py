@@ -35,7 +35,9 @@ def check_output(path: str | Path, *, quantized: bool = False) -> Path:
 
 
 def save_model(model: Any, path: str | Path, *, quantized: bool = False) -> None:
-    """Saves a tf_keras model without its optimizer; an older file is replaced on success.
+    """Saves a tf_keras model; an older file is replaced on success.
+
+    An .h5 file leaves the optimizer out; a .keras file of a compiled model always holds it.
 
     Args:
         model: A tf_keras model.
@@ -48,7 +50,8 @@ def save_model(model: Any, path: str | Path, *, quantized: bool = False) -> None
     """
     path = check_output(path, quantized=quantized)
     with replacing(path) as new:
-        model.save(str(new), include_optimizer=False)
+        extra = {"include_optimizer": False} if path.suffix == ".h5" else {}
+        model.save(str(new), **extra)
 
 
 def custom_objects_of(model: Any) -> dict[str, Any]:

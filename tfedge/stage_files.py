@@ -158,8 +158,15 @@ def convert_for(model: Any, scheme: str, spec: ConvertSpec, task: Task) -> TFLit
     needs = SCHEMES[scheme].needs_ranges and not is_quantized(model)
     samples = task.calibration(spec.calibration) if needs else None
     io = spec.io if SCHEMES[scheme].full_integer else "float"
-    file = api.convert(model, scheme, calibration=samples, io=io, batch=spec.batch)
-    return file.with_meta(labels=list(task.labels), preprocessing=dict(task.preprocessing))
+    facts = {"labels": list(task.labels), "preprocessing": dict(task.preprocessing)}
+    return api.convert(
+        model,
+        scheme,
+        calibration=samples,
+        io=io,
+        batch=spec.batch,
+        metadata={k: v for k, v in facts.items() if v},
+    )
 
 
 def _fill(row: Record, file: TFLiteModel, model: Any, spec: ConvertSpec, task: Task) -> None:

@@ -24,8 +24,9 @@ def run(values: flags.FlagValues) -> None:
     check_folder(values.json)
     from tfedge import api
     from tfedge.progress import working
+    from tfedge.report.inspection import inspection
 
     with working("reading"):
         found = api.inspect(values.model)
     write_json(values.json, found)
-    show(str(found), values.json)
+    show(inspection(found), values.json)
