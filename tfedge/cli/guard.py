@@ -28,10 +28,11 @@ def guarded(command: Callable[[], int | None], *, debug: bool) -> int:
     Returns:
         The exit status: the command's own, 1 after an error, 130 after an interrupt.
     """
-    if not debug:
-        _quieten()
     try:
-        return command() or 0
+        with warnings.catch_warnings():
+            if not debug:
+                _quieten()
+            return command() or 0
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
@@ -57,7 +58,8 @@ def describe(error: Exception) -> str:
         return f"the disk is full.{where} Free some space and run the command again."
     if isinstance(error, OSError) and error.strerror and name:
         return f"{error.strerror}. Found: {name}."
-    return f"{type(error).__name__}: {text} Run again with --debug for the whole traceback."
+    text = f"{type(error).__name__}: {text.rstrip('.')}"
+    return f"{text}. Run again with --debug for the whole traceback."
 
 
 def _one_line(text: str, limit: int = 600) -> str:
