@@ -7,6 +7,7 @@ from tests.zoo import ZOO, build, inputs_for
 from tfedge._keras import keras, tf
 from tfedge.errors import ModelError, PlanError
 from tfedge.graph import RULES, analyse, channel_groups, cut, replay, trace
+from tfedge.prune import shrink
 
 L = keras.layers
 
@@ -102,13 +103,16 @@ def without_inner_channels(layer, name, analysis, dead):
     return copy
 
 
-def random_cuts(groups, seed):
+def random_cuts(analysis, seed):
+    """About half of every group, never all of a part."""
     rng = np.random.default_rng(seed)
-    return {
-        g.name: np.sort(rng.permutation(g.channels)[: max(1, g.channels // 2)])
-        for g in groups
-        if not g.blocked and g.channels > 1 and not g.fixed.any()
-    }
+    cuts = {}
+    for g, parts in zip(analysis.groups, analysis.parts, strict=True):
+        free = {c for c in range(g.channels) if not g.fixed[c]} - {min(p) for p in parts}
+        if not g.blocked and g.channels > 1 and free:
+            count = min(max(1, g.channels // 2), g.channels - 1, len(free))
+            cuts[g.name] = np.sort(rng.permutation(sorted(free))[:count])
+    return cuts
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -117,7 +121,7 @@ def test_cut_equals_the_network_without_those_channels(name):
     x = inputs_for(model)
     before = [w.copy() for w in model.get_weights()]
     analysis = analyse(model)
-    cuts = random_cuts(analysis.groups, seed=3)
+    cuts = random_cuts(analysis, seed=3)
     assert cuts, "the topology has something to cut"
     small = cut(model, cuts, analysis)
     assert small.count_params() < model.count_params()
@@ -139,7 +143,7 @@ def test_an_empty_cut_and_a_reload_change_nothing(name, tmp_path):
     same = cut(model, {})
     for got, want in zip(outputs(same, x), outputs(model, x), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
-    small = cut(model, random_cuts(channel_groups(model), seed=5))
+    small = cut(model, random_cuts(analyse(model), seed=5))
     small.save(tmp_path / "m.keras")
     again = keras.models.load_model(tmp_path / "m.keras")
     for got, want in zip(outputs(again, x), outputs(small, x), strict=True):
@@ -149,7 +153,7 @@ def test_an_empty_cut_and_a_reload_change_nothing(name, tmp_path):
 @pytest.mark.parametrize("name", ["residual", "concat", "channel_shuffle", "reshaping"])
 def test_the_pruned_model_trains(name):
     model = build(name)
-    small = cut(model, random_cuts(channel_groups(model), seed=7))
+    small = cut(model, random_cuts(analyse(model), seed=7))
     x = inputs_for(model, batch=8)
     y = np.zeros((8, *small.output_shape[1:]), "float32")
     small.compile("sgd", "mse")
@@ -216,6 +220,17 @@ def test_a_wrong_rule_is_an_error_that_names_the_layer():
 def test_a_bad_cut_is_refused(cuts):
     with pytest.raises(PlanError):
         cut(build("chain"), cuts)
+
+
+def test_a_slice_never_runs_empty():
+    i = keras.Input((4, 4, 2))
+    x = L.Conv2D(8, 1, name="c")(i)
+    model = keras.Model(i, [L.Conv2D(2, 1)(x), L.Conv2D(2, 1)(x[:, :, :, 2:4])])
+    with pytest.raises(PlanError, match="lose all"):
+        cut(model, {"c": [2, 3]})
+    model.get_layer("c").kernel.assign(tf.ones((1, 1, 2, 8)) * [9, 9, 0.1, 0.2, 9, 9, 9, 9.0])
+    done = shrink(model, 0.75, round_to=1)
+    assert not {2, 3} <= set(done.plan.cuts()["c"].tolist()) and done.model.get_layer("c").filters == 2
 
 
 def test_a_user_activation_and_regularizer_survive():

@@ -39,7 +39,7 @@ tf.get_logger().setLevel("ERROR")
 
 import tf_keras as keras  # noqa: E402
 
-__all__ = ["Flavour", "flavour", "keras", "tf"]
+__all__ = ["Flavour", "flavour", "keras", "keras3", "library", "tf"]
 
 Flavour = Literal["tf_keras", "keras3"]
 
@@ -60,3 +60,16 @@ def flavour(model: Any) -> Flavour | None:
         if root == "keras":
             return "keras3"
     return None
+
+
+def keras3() -> Any:
+    """Keras 3, imported on first use, on the TensorFlow backend where nothing else was chosen."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    import keras as module
+
+    return module
+
+
+def library(kind: str) -> Any:
+    """The Keras module of a flavour."""
+    return keras3() if kind == "keras3" else keras

@@ -6,6 +6,7 @@ index data: which positions of which axis of which weight belong to which of its
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +97,8 @@ class Analysis:
         groups: All channel groups, blocked ones too, in order of the graph.
         position: (group index, channel) by label representative.
         tensor_labels: Label array of each tensor, by tensor number, resolved.
+        parts: By group index, sets of channels of which one must stay: those of a tensor that
+            holds only some of the group's channels (a slice, one side of a concat).
     """
 
     graph: Graph
@@ -103,6 +106,7 @@ class Analysis:
     groups: list[ChannelGroup]
     position: dict[int, tuple[int, int]]
     tensor_labels: dict[int, np.ndarray]
+    parts: list[list[frozenset[int]]]
 
 
 def analyse(model: Any) -> Analysis:
@@ -207,7 +211,26 @@ def _collect(graph: Graph, table: Table, known: dict[int, np.ndarray]) -> Analys
             )  # fmt: skip
         )
     tensors = {i: labels.resolve(x) for i, x in known.items()}
-    return Analysis(graph, table, groups, position, tensors)
+    parts = _parts(tensors.values(), position, groups)
+    return Analysis(graph, table, groups, position, tensors, parts)
+
+
+def _parts(
+    tensors: Iterable[np.ndarray],
+    position: dict[int, tuple[int, int]],
+    groups: list[ChannelGroup],
+) -> list[list[frozenset[int]]]:
+    """Channel sets smaller than their group that some tensor consists of."""
+    found: list[set[frozenset[int]]] = [set() for _ in groups]
+    for labels in tensors:
+        roots = np.unique(labels).tolist()
+        if NEVER in roots:  # something in this tensor always stays
+            continue
+        places = [position[root] for root in roots]
+        # A tensor of several groups' channels (a concat) lives as long as one of its parts does.
+        if len({g for g, _ in places}) == 1 and len(places) < groups[places[0][0]].channels:
+            found[places[0][0]].add(frozenset(c for _, c in places))
+    return [sorted(f, key=min) for f in found]
 
 
 def _resolved(labels: Labels, value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,7 @@ def cut(model: Any, cuts: dict[str, np.ndarray], analysis: Analysis | None = Non
     """Builds the network in which some channels do not exist.
 
     Args:
-        model: A built tf_keras functional or sequential model; it is not changed.
+        model: A built functional or sequential model of either Keras; it is not changed.
         cuts: Channels to remove by group name, int arrays.
         analysis: The result of `analyse(model)`, where it is at hand.
 
@@ -43,6 +42,8 @@ def cut(model: Any, cuts: dict[str, np.ndarray], analysis: Analysis | None = Non
     for name in graph.layers():
         if weights[name]:
             made[name].set_weights(weights[name])
+            if hasattr(made[name], "finalize_state"):  # Normalization derives constants from them
+                made[name].finalize_state()
     return smaller
 
 
@@ -72,6 +73,13 @@ def _alive(analysis: Analysis, cuts: dict[str, np.ndarray]) -> dict[int, bool]:
             raise PlanError(
                 f"group '{name}' would lose all its {group.channels} channels",
                 fix="Keep at least one",
+            )
+        lost = next((p for p in analysis.parts[number] if p <= set(channels.tolist())), None)
+        if lost is not None:
+            raise PlanError(
+                f"a part of group '{name}' would lose all its channels",
+                f"channels {sorted(lost)}",
+                "Keep at least one of them: a layer or slice consists of them alone",
             )
         dead.update((number, int(c)) for c in channels)
     return {root: place not in dead for root, place in analysis.position.items()}
@@ -132,9 +140,8 @@ def _edited(analysis: Analysis, call: Call, alive: dict[int, bool]) -> Call:
     layer, args, kwargs = call.layer, call.args, call.kwargs
     for (where, *path), kind, value in edits:
         if where == "attr":
-            layer = copy.copy(layer)
-            old = getattr(layer, path[0])
-            setattr(layer, path[0], _edit(old, path[1:], kind, value, alive))
+            new = _edit(getattr(layer, path[0]), path[1:], kind, value, alive)
+            layer = copy_layer(layer, {path[0]: new})
         elif where == "args":
             args = _edit(args, path, kind, value, alive)
         else:

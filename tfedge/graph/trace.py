@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfedge._keras import flavour, keras, tf
+from tfedge._keras import flavour, keras, library, tf
 from tfedge.errors import ModelError
 
 
@@ -270,8 +270,9 @@ def replay(
     make_layer: Callable[[str, Any], Any],
     edit: Callable[[Call], Call] | None = None,
     input_shapes: dict[str, tuple] | None = None,
+    into: str | None = None,
 ) -> Any:
-    """Builds a new tf_keras model by running the calls of a graph with other layers.
+    """Builds a new model by running the calls of a graph with other layers.
 
     Args:
         graph: What `trace` returned.
@@ -279,15 +280,17 @@ def replay(
             callable on symbolic tensors) to use in its place.
         edit: Optional; returns a call with changed layer, args or kwargs.
         input_shapes: Optional new shapes (batch first) by input name.
+        into: Flavour of the new model; None keeps the graph's.
 
     Returns:
-        A tf_keras Functional model with the same input and output structure and names.
+        A Functional model with the same input and output structure and names.
     """
+    lib = library(into or graph.flavour)
     values: dict[int, Any] = {}
     for number, name in zip(graph.inputs, graph.input_names, strict=True):
         spec = graph.tensors[number]
         shape = (input_shapes or {}).get(name, spec.shape)
-        values[number] = keras.Input(batch_shape=shape, dtype=spec.dtype, name=name)
+        values[number] = lib.Input(batch_shape=shape, dtype=spec.dtype, name=name)
     made: dict[str, Any] = {}
 
     def to_tensor(leaf: Any) -> Any:
@@ -302,7 +305,7 @@ def replay(
         for number, tensor in zip(call.outputs, flatten(result), strict=True):
             values[number] = tensor
     inputs = map_structure(to_tensor, graph.structured_inputs)
-    return keras.Model(inputs, map_structure(to_tensor, graph.outputs), name=graph.name)
+    return lib.Model(inputs, map_structure(to_tensor, graph.outputs), name=graph.name)
 
 
 def custom_objects_of(layer: Any) -> dict[str, Any]:
@@ -333,11 +336,30 @@ def _set(config: dict[str, Any], path: list[str], value: Any) -> None:
         _set(config[key], rest, value)
 
 
+def _without_builds(config: Any) -> Any:
+    """Drops "build_config" from wrapped layers: it would build them for the old shapes."""
+    if isinstance(config, dict):
+        return {k: _without_builds(v) for k, v in config.items() if k != "build_config"}
+    return config
+
+
+def copy_operation(op: Any, changes: dict[str, Any] | None = None, name: str | None = None) -> Any:
+    """A new Keras 3 operation that belongs to no graph yet.
+
+    Args:
+        op: The operation.
+        changes: Parameters to replace.
+        name: New name, or None to keep the operation's own.
+    """
+    config = {**op.get_config(), **(changes or {}), "name": name or op.name}
+    return type(op).from_config(config)
+
+
 def copy_layer(layer: Any, changes: dict[str, Any] | None = None, name: str | None = None) -> Any:
     """A new, unbuilt layer of the same class from the layer's config.
 
     Args:
-        layer: A tf_keras layer.
+        layer: A layer of either Keras, or a Keras 3 operation (then only the name changes).
         changes: Config entries to replace; a dotted key reaches into a wrapped layer's config, and
             is left out where the config has no such entry.
         name: New name, or None to keep the layer's own.
@@ -345,13 +367,17 @@ def copy_layer(layer: Any, changes: dict[str, Any] | None = None, name: str | No
     Raises:
         ModelError: The layer has no usable `get_config`.
     """
+    if not hasattr(layer, "trainable"):
+        return copy_operation(layer, changes, name)
     try:
         config = dict(layer.get_config())
         for key, value in (changes or {}).items():
             _set(config, key.split("."), value)
+        config = _without_builds(config)
         if name is not None:
             config["name"] = name
-        with keras.utils.custom_object_scope(custom_objects_of(layer)):
+        scope = library(flavour(layer) or "tf_keras").utils.custom_object_scope
+        with scope(custom_objects_of(layer)):
             return type(layer).from_config(config)
     except (NotImplementedError, TypeError, ValueError) as e:
         raise ModelError(

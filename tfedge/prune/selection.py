@@ -177,7 +177,8 @@ class Selector:
         step = max(1, self.request.round_to // np.gcd(self.request.round_to, width))
         keep = group.channels * (1 - sparsity)
         kept = max(step, int(np.floor(keep / step + 0.5)) * step)
-        return max(0, min(group.channels - kept, int((~group.fixed).sum()), group.channels - 1))
+        free = int((~group.fixed).sum()) - len(self.analysis.parts[i])
+        return max(0, min(group.channels - kept, free, group.channels - 1))
 
     def _counts_at(self, sparsity: float) -> list[int]:
         """Channels that each group loses at a uniform sparsity."""
@@ -229,7 +230,7 @@ class Selector:
     def scores(self, weights: Weights) -> list[np.ndarray]:
         """Importance of every group's channels; fixed channels are infinite."""
         out = []
-        for group in self.analysis.groups:
+        for group, parts in zip(self.analysis.groups, self.analysis.parts, strict=True):
             if group.blocked:
                 out.append(np.full(group.channels, np.inf))
                 continue
@@ -240,7 +241,11 @@ class Selector:
                     f"shape {score.shape}",
                     f"Return one score for each of its {group.channels} channels",
                 )
-            out.append(np.where(group.fixed, np.inf, score))
+            score = np.where(group.fixed, np.inf, score)
+            for part in parts:  # the best channel of a part stays, so that no layer runs empty
+                members = np.array(sorted(part))
+                score[members[np.argmax(score[members])]] = np.inf
+            out.append(score)
         return out
 
     def plan(self, chosen: list[np.ndarray]) -> PruningPlan:
