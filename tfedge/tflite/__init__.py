@@ -1,7 +1,4 @@
-"""TFLite files without TensorFlow: read, run, compare with a reference, certify.
-
-`compare` is imported from its module, `tfedge.tflite.compare`, whose name it shares.
-"""
+"""TFLite files without TensorFlow: read, run, compare with a reference, certify."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tfedge.tflite.certificate import certify, require_integer
     from tfedge.tflite.check import check_runs
+    from tfedge.tflite.drift import compare
     from tfedge.tflite.interpreter import Interpreter
     from tfedge.tflite.model import TFLiteModel
 
@@ -18,10 +16,11 @@ _HOMES = {
     "TFLiteModel": "model",
     "certify": "certificate",
     "check_runs": "check",
+    "compare": "drift",
     "require_integer": "certificate",
 }
 
-__all__ = ["Interpreter", "TFLiteModel", "certify", "check_runs", "require_integer"]
+__all__ = ["Interpreter", "TFLiteModel", "certify", "check_runs", "compare", "require_integer"]
 
 
 def __getattr__(name: str) -> Any:

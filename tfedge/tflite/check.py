@@ -94,7 +94,7 @@ def random_inputs(specs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, np.
             limits = np.iinfo(spec.dtype)
             values = rng.integers(limits.min, limits.max, spec.shape, np.int64, endpoint=True)
             out[spec.name] = values.astype(spec.dtype)
-        elif spec.dtype.kind == "f":
+        elif spec.numpy_dtype.kind == "f":
             out[spec.name] = rng.random(spec.shape).astype(spec.dtype)
         else:
             out[spec.name] = np.zeros(spec.shape, spec.dtype)

@@ -124,7 +124,7 @@ class Interpreter:
         """
         named = self.named(inputs)
         for spec in self.inputs:
-            if named[spec.name].dtype != spec.dtype:
+            if named[spec.name].dtype.name != spec.dtype:
                 found = f"{named[spec.name].dtype} for input '{spec.name}'"
                 fix = f"It stores {spec.dtype}; use predict() for real values"
                 raise InputError("the input has the wrong dtype", found, fix)

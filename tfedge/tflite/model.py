@@ -19,7 +19,7 @@ from tfedge.tflite.interpreter import Inputs, Interpreter
 from tfedge.tflite.layers import size_by_layer
 from tfedge.tflite.tensors import TensorSpec
 
-_SCHEME, _LAYERS, _META = "scheme", "layers", "meta"
+_SCHEME, _LAYERS = "scheme", "layers"
 
 
 @dataclass(frozen=True)
@@ -48,36 +48,41 @@ class TFLiteModel:
         scheme: str | None = None,
         meta: Mapping[str, Any] | None = None,
         layers: Sequence[str] | None = None,
+        certificate: Sequence[CertificateRow] | None = None,
     ) -> TFLiteModel:
         """Takes a file's bytes; what is given is stored in the file, the rest is read from it.
 
         Args:
             data: The whole file.
             scheme: Scheme name; None keeps what the file says.
-            meta: Plain JSON values; None keeps what the file says.
+            meta: Plain JSON values (but "scheme" and "layers"); None keeps what the file says.
             layers: Keras layer names in topological order; None keeps what the file says.
+            certificate: The file's rows where `certify` has been run already; not stored, because
+                who runs an op depends on the machine.
 
         Raises:
             InputError: The data is no TFLite file, or `meta` holds what JSON has not.
         """
         data = bytes(data)
         stored = flatbuffer.get_metadata(data)
-        given = {_SCHEME: scheme, _META: meta, _LAYERS: layers}
-        news = {k: v for k, v in given.items() if v is not None}
-        if news:
-            if layers is not None:
-                news[_LAYERS] = list(layers)
-            if meta is not None:
-                news[_META] = dict(meta)
-            stored = {**stored, **news}
-            data = flatbuffer.set_metadata(data, stored)
-        kept_meta = stored.get(_META)
-        return cls(
+        news = dict(stored)
+        if meta is not None:
+            news = {**{k: v for k, v in stored.items() if k in (_SCHEME, _LAYERS)}, **meta}
+        if scheme is not None:
+            news[_SCHEME] = scheme
+        if layers is not None:
+            news[_LAYERS] = list(layers)
+        if news != stored:
+            data = flatbuffer.set_metadata(data, news)
+        model = cls(
             data,
-            str(stored.get(_SCHEME, "")),
-            kept_meta if isinstance(kept_meta, dict) else {},
-            tuple(str(name) for name in stored.get(_LAYERS) or ()),
+            str(news.get(_SCHEME, "")),
+            {k: v for k, v in news.items() if k not in (_SCHEME, _LAYERS)},
+            tuple(str(name) for name in news.get(_LAYERS) or ()),
         )
+        if certificate is not None:
+            model.__dict__["certificate"] = list(certificate)
+        return model
 
     @classmethod
     def load(cls, path: str | Path) -> TFLiteModel:

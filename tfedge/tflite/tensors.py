@@ -22,7 +22,7 @@ class TensorSpec:
     Attributes:
         name: Keras input or output name where the file's signature gives one, else the tensor's.
         shape: Its shape as the file declares it; a free axis counts as the file's default (1).
-        dtype: numpy dtype of its elements.
+        dtype: numpy name of its elements' type, for example "int8".
         scale: Scales, float32 [1] per tensor, [C] per channel, [0] where it is not quantized.
         zero_point: Zero points, int32, of the same length.
         index: Tensor number in the main subgraph.
@@ -32,7 +32,7 @@ class TensorSpec:
 
     name: str
     shape: tuple[int, ...]
-    dtype: np.dtype
+    dtype: str
     scale: np.ndarray
     zero_point: np.ndarray
     index: int
@@ -40,9 +40,14 @@ class TensorSpec:
     free: tuple[int, ...] = ()
 
     @property
+    def numpy_dtype(self) -> np.dtype:
+        """The dtype as numpy's object."""
+        return np.dtype(self.dtype)
+
+    @property
     def quantized(self) -> bool:
         """True where elements are codes of real values."""
-        return bool(self.scale.size) and self.dtype.kind in "iu"
+        return bool(self.scale.size) and self.numpy_dtype.kind in "iu"
 
     @property
     def step(self) -> np.ndarray:
@@ -65,7 +70,7 @@ class TensorSpec:
         return cls(
             name=name or str(details["name"]),
             shape=tuple(int(d) for d in details["shape"]),
-            dtype=np.dtype(details["dtype"]),
+            dtype=np.dtype(details["dtype"]).name,
             scale=np.asarray(quantization["scales"], np.float32),
             zero_point=np.asarray(quantization["zero_points"], np.int32),
             index=int(details["index"]),
@@ -111,7 +116,7 @@ def quantize(real: np.ndarray, spec: TensorSpec) -> np.ndarray:
         return np.clip(codes(real, spec), limits.min, limits.max).astype(spec.dtype)
     with np.errstate(invalid="ignore"):
         cast = real.astype(spec.dtype)
-    if spec.dtype.kind in "iub" and not np.array_equal(cast, real):
+    if spec.numpy_dtype.kind in "iub" and not np.array_equal(cast, real):
         raise InputError(
             f"input '{spec.name}' takes {spec.dtype} values",
             f"{real.dtype} values that are not whole or do not fit",

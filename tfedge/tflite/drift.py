@@ -89,7 +89,8 @@ def compare(
         data: The whole file.
         inputs: Real values [N, ...] by input name (or an array, or a list in the file's order).
         reference: Real outputs [N, ...] by output name; where no name fits, in the file's order.
-        layers: Real activations [N, ...] by Keras layer name, in topological order.
+        layers: Real activations [M, ...] of the first M samples by Keras layer name, in topological
+            order; M is the same for all, at most N. All of them are held in memory.
         quantized_reference: True where `layers` come from a simulation of the same quantization
             (QAT): then a layer has drifted when it is more than `MAX_STEPS` steps off.
 
@@ -224,14 +225,12 @@ def _layer_rows(
     """Rows in execution order, each with the bits of its tensor (32 for float)."""
     interpreter = Interpreter(data, keep_tensors=True)
     stored, batch = _stored(interpreter, inputs), interpreter.batch
-    count = len(next(iter(stored.values())))
+    count = _layer_count(layers, len(next(iter(stored.values()))))
     # Where the file has free axes, its tensors have their sizes only after a first run.
     interpreter.run_all({k: v[:batch] for k, v in stored.items()})
     specs = interpreter.tensors()
     candidates = _candidates(data, interpreter, specs, layers)
     tallies: dict[int, dict[str, _Tally]] = {}
-    for name in {n for names in candidates.values() for n in names}:
-        _check_layer(name, layers[name], count)
     for start in range(0, count, batch):
         stop = min(start + batch, count)
         interpreter.run_all({k: v[start:stop] for k, v in stored.items()})
@@ -245,14 +244,19 @@ def _layer_rows(
     return _rows(tallies, specs)
 
 
-def _check_layer(name: str, values: np.ndarray, count: int) -> None:
-    if len(values) != count:
+def _layer_count(layers: Mapping[str, np.ndarray], samples: int) -> int:
+    """The number of samples that the layers hold."""
+    counts = {name: len(values) for name, values in layers.items()}
+    if len(set(counts.values())) > 1 or not 1 <= max(counts.values()) <= samples:
         raise InputError(
-            f"the activations of layer '{name}' have the wrong number of samples",
-            f"{len(values)} for {count} inputs",
+            "the layers' activations have the wrong number of samples",
+            str(dict(list(counts.items())[:5])),
+            f"All need the same number, at most {samples}",
         )
-    if np.isnan(values).any():
-        raise InputError(f"the activations of layer '{name}' hold NaN")
+    for name, values in layers.items():
+        if np.isnan(values).any():
+            raise InputError(f"the activations of layer '{name}' hold NaN")
+    return max(counts.values())
 
 
 def _candidates(
@@ -279,7 +283,7 @@ def _candidates(
         unnamed = order[finder.order[last] + 1 : after]
         for index in op.outputs:
             spec = specs.get(index)
-            if spec is None or spec.dtype.kind not in "fiu":
+            if spec is None or spec.numpy_dtype.kind not in "fiu":
                 continue
             named = [n for n in finder.all(spec.name) if n != last]
             names = dict.fromkeys([*named, *unnamed, last])  # The likeliest is the last.
@@ -309,5 +313,5 @@ def _rows(
     for name, (index, tally) in sorted(best.items(), key=lambda item: position[item[1][0]]):
         spec = specs[index]
         row = LayerDrift(name, spec.name, tally.sqnr_db, tally.steps, tally.cosine)
-        rows.append((row, 8 * spec.dtype.itemsize if spec.quantized else 32))
+        rows.append((row, 8 * spec.numpy_dtype.itemsize if spec.quantized else 32))
     return rows
