@@ -225,7 +225,8 @@ def split_op(site: Site) -> list[np.ndarray]:
 def getitem(site: Site) -> np.ndarray:
     """x[key]: slices over channels get new bounds."""
     place = _key_place(site)
-    key = place.value if isinstance(place.value, tuple) else (place.value,)
+    key = place.value if isinstance(place.value, (tuple, list)) else (place.value,)
+    key = tuple(_as_slice(k) for k in key)
     if is_dynamic([_parts(k) for k in key]):
         return blocked(site, "slices by positions computed at run time")
     rank = len(site.in_shapes[0])
@@ -259,6 +260,11 @@ def _key_place(site: Site) -> Parameter:
     return found if found.path else Parameter(site.call.args[1], ("args", 1))
 
 
+def _as_slice(key: Any) -> Any:
+    """tf_keras keeps slices as dicts."""
+    return slice(key["start"], key["stop"], key["step"]) if isinstance(key, dict) else key
+
+
 def _parts(key: Any) -> list[Any]:
     return [key.start, key.stop, key.step] if isinstance(key, slice) else [key]
 
@@ -267,7 +273,7 @@ def _new_bounds(site: Site, place: Parameter, i: int | None, k: slice, vector: n
     start, stop, _ = k.indices(len(vector))
     if i is None or (start == 0 and stop == len(vector)):
         return
-    single = not isinstance(place.value, tuple)
+    single = not isinstance(place.value, (tuple, list))
     path = place.path if single else (*place.path, i)
     site.edit(path, "slice", (vector[:start], vector[:stop]))
 

@@ -151,6 +151,11 @@ def _edited(analysis: Analysis, call: Call, alive: dict[int, bool]) -> Call:
 
 def _edit(old: Any, path: list[Any], kind: str, value: Any, alive: dict[int, bool]) -> Any:
     """Replaces the value at a path inside nested tuples, lists and dicts."""
+    if kind == "slice" and not path:
+        start, stop = (int(_stays(v, alive).sum()) for v in value)
+        if isinstance(old, dict):  # tf_keras keeps slices as dicts
+            return {**old, "start": start, "stop": stop}
+        return slice(start, stop, old.step)
     if path:
         key, *rest = path
         if isinstance(old, dict):
@@ -161,9 +166,6 @@ def _edit(old: Any, path: list[Any], kind: str, value: Any, alive: dict[int, boo
     if kind == "compress":
         axis, labels = value
         return np.compress(_stays(labels, alive), np.asarray(old), axis=axis)
-    if kind == "slice":
-        start, stop = (int(_stays(v, alive).sum()) for v in value)
-        return slice(start, stop, old.step)
     new = _counted(kind, value, alive)
     if kind == "shape":  # -1 and None mean "what is left" and stay
         new = [g if g in (-1, None) else n for g, n in zip(old, new, strict=True)]
