@@ -177,20 +177,28 @@ class _Run:
         if made.plan is not None:
             with replacing(target / "plan.json") as new:
                 made.plan.save(new)
-        costs = profile(made.model)
+        params, macs, notes = self._costs(made.model, quantized)
         record = Record(
             stage=name,
             label=self._label(spec),
             path=file,
             metrics=train.evaluate(made.model, self.start.task),
-            params=costs.params,
-            macs=costs.macs,
+            params=params,
+            macs=macs,
             seconds=time.monotonic() - began,
-            notes=[*made.notes, *_uncounted(costs)],
+            notes=[*made.notes, *notes],
         )
         _write_json(target / RECORD, record)
         if made.history:
             _write_json(target / "history.json", made.history)
+
+    def _costs(self, model: Any, quantized: bool) -> tuple[int, int, list[str]]:
+        """Parameters, MACs, and what they leave out; a simulation costs what its model does."""
+        if quantized and self.models:
+            before = self.models[-1].record
+            return before.params, before.macs, []
+        costs = profile(model)
+        return costs.params, costs.macs, _uncounted(costs)
 
     def _made(self, spec: StageSpec | None, training: stages.Training) -> stages.Made:
         """The model that a stage makes of the one before."""

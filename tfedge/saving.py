@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ def save_model(model: Any, path: str | Path, *, quantized: bool = False) -> None
         OSError: The file cannot be written (a full disk); an older one is left as it was.
     """
     path = check_output(path, quantized=quantized)
-    with replacing(path) as new:
+    with replacing(path) as new, warnings.catch_warnings():
+        # .h5 is chosen on purpose: it is what the quantize-aware models and older tools take.
+        warnings.filterwarnings("ignore", message=".*saving your model as an HDF5 file.*")
         extra = {"include_optimizer": False} if path.suffix == ".h5" else {}
         model.save(str(new), **extra)
 
