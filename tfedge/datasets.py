@@ -82,7 +82,7 @@ def fashion_mnist(cache_dir: str | Path | None = None) -> Arrays:
     Raises:
         InputError: Nothing worked; the one line names every try and why it failed.
     """
-    root = cache_root() if cache_dir is None else Path(cache_dir).expanduser()
+    root = (cache_root() if cache_dir is None else Path(cache_dir).expanduser()).absolute()
     folder = root / "fashion-mnist"
     ways: tuple[tuple[str, Callable[[Path], Arrays]], ...] = (
         ("cache", _from_cache),

@@ -1,0 +1,177 @@
+"""Trains each reference network once and keeps its float16 weights, so that tables share a start.
+
+    python benchmarks/baselines.py [--only resnet8] [--force]
+
+Finished networks are skipped; an interrupted one goes on after its last finished epoch. Beside
+`baselines/NAME.npz` lies `NAME.json`: what was measured of the float16 weights, and the command.
+Networks are added here with the part of the project that needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfedge.errors import InputError, TfedgeError, did_you_mean
+
+HERE = Path(__file__).resolve().parent
+FOLDER = HERE / "baselines"
+CHECKPOINTS = HERE.parent / "runs" / "baselines"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One reference network: how to build and train it.
+
+    Attributes:
+        task: What `tfedge.task.get_task` takes.
+        build: Name of the builder in `tfedge.models`.
+        epochs: Passes over the training part.
+        optimizer: See `tfedge.train.TrainSpec`.
+        learning_rate: Peak rate.
+        batch_size: Samples per step.
+        seed: Of weights, order and augmentation.
+    """
+
+    task: str
+    build: str
+    epochs: int
+    optimizer: str = "adam"
+    learning_rate: float = 3e-3
+    batch_size: int = 128
+    seed: int = 0
+
+
+BASELINES: dict[str, Baseline] = {
+    "resnet8": Baseline(task="fashion_mnist", build="resnet8", epochs=8),
+}
+
+
+def load_baseline(name: str) -> Any:
+    """Returns a trained reference network.
+
+    Args:
+        name: One of `BASELINES`.
+
+    Raises:
+        InputError: Unknown name, or its weights are not kept here.
+    """
+    baseline = _find(name)
+    path = FOLDER / f"{name}.npz"
+    if not path.exists():
+        raise InputError("this baseline is not trained yet", f"'{name}'", f"Run {_command(name)}")
+    model = _build(baseline)
+    with np.load(path, allow_pickle=False) as arrays:
+        model.set_weights([arrays[_key(v)].astype(np.float32) for v in model.weights])
+    return model
+
+
+def train(name: str) -> dict[str, Any]:
+    """Trains a network, keeps its weights, and returns what was measured.
+
+    Args:
+        name: One of `BASELINES`.
+
+    Raises:
+        InputError: Unknown name, no data, or weights beyond float16's range.
+    """
+    from tfedge import train as training
+    from tfedge.task import get_task
+
+    baseline = _find(name)
+    began = time.monotonic()
+    model = _build(baseline)
+    task = get_task(baseline.task, model=model)
+    spec = training.TrainSpec(
+        epochs=baseline.epochs,
+        batch_size=baseline.batch_size,
+        optimizer=baseline.optimizer,
+        learning_rate=baseline.learning_rate,
+        seed=baseline.seed,
+    )
+    history = training.fit(model, task, spec, checkpoint_dir=CHECKPOINTS / name)
+    seconds = time.monotonic() - began
+    _save(name, model)
+    kept = load_baseline(name)
+    row = {
+        "name": name,
+        **asdict(baseline),
+        "params": model.count_params(),
+        "test": training.evaluate(kept, task),
+        "validation": training.evaluate(kept, task, part="validation"),
+        "seconds": round(seconds, 1),
+        "history": {k: [round(v, 5) for v in values] for k, values in history.items()},
+        "command": _command(name),
+    }
+    (FOLDER / f"{name}.json").write_text(json.dumps(row, indent=1) + "\n")
+    return row
+
+
+def _find(name: str) -> Baseline:
+    if name not in BASELINES:
+        raise InputError("unknown baseline", f"'{name}'", did_you_mean(name, BASELINES))
+    return BASELINES[name]
+
+
+def _build(baseline: Baseline) -> Any:
+    from tfedge._keras import keras
+    from tfedge.models import MODELS
+
+    builder: Callable[..., Any] = MODELS[baseline.build]
+    keras.utils.set_random_seed(baseline.seed)
+    return builder()
+
+
+def _save(name: str, model: Any) -> None:
+    """Writes the weights by variable name as float16, beside the old file and then over it."""
+    arrays = {_key(v): v.numpy().astype(np.float16) for v in model.weights}
+    if len(arrays) != len(model.weights) or not all(np.isfinite(a).all() for a in arrays.values()):
+        raise InputError("these weights cannot be kept as float16", f"'{name}'")
+    FOLDER.mkdir(exist_ok=True)
+    part = FOLDER / f"{name}.npz.part"
+    with part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    part.replace(FOLDER / f"{name}.npz")
+
+
+def _key(variable: Any) -> str:
+    return variable.name.partition(":")[0]
+
+
+def _command(name: str) -> str:
+    return f"python benchmarks/baselines.py --only {name}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Trains what is missing and prints one line per network."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", help="train this one (default: all)")
+    parser.add_argument("--force", action="store_true", help="train again what is kept")
+    flags = parser.parse_args(argv)
+    try:
+        names = [flags.only] if flags.only else list(BASELINES)
+        for name in names:
+            _find(name)
+            path = FOLDER / f"{name}.json"
+            if flags.force:
+                (CHECKPOINTS / name / "checkpoint.npz").unlink(missing_ok=True)
+            done = path.exists() and not flags.force
+            row = json.loads(path.read_text()) if done else train(name)
+            scores = ", ".join(f"{k} {v:.4f}" for k, v in row["test"].items())
+            print(f"{name}: {scores} (test), {row['epochs']} epochs, {row['seconds']:.0f} s")
+    except TfedgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
