@@ -1,0 +1,8 @@
+"""Loading models, and the way between Keras 3 and tf_keras."""
+
+from __future__ import annotations
+
+from tfedge.bridge.crossing import to_keras3, to_tf_keras
+from tfedge.bridge.loading import ServingModel, holds_quantizers, load_model
+
+__all__ = ["ServingModel", "holds_quantizers", "load_model", "to_keras3", "to_tf_keras"]
