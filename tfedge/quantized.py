@@ -6,6 +6,8 @@ know stands here. Models made by tfmot itself are recognised too.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,44 @@ from tfedge.errors import ModelError
 
 UNSET = (-6.0, 6.0)
 """tfmot's initial range: neither calibration nor training has set it."""
+
+STAND_INS = {"sigmoid": 0.12345671, "softmax": 0.12345672, "tanh": 0.12345673}
+"""Slope of the LEAKY_RELU that stands for a function while a 16-bit model is converted.
+
+The TFLite converter gives these functions int8 outputs whatever the quantizer behind them says,
+and then cannot lower a 16-bit model. `tflite.standins` puts the right op back.
+"""
+
+CONCAT_SCOPE = "tfedge_concat"
+"""Name scope of the PADs and MAXIMUMs that stand for a concatenation, for the same reason.
+
+Each input is padded to the output's shape, and the maximum is taken: ops that keep their input's
+scale, as CONCATENATION does.
+"""
+
+_EXPORT: contextvars.ContextVar[int] = contextvars.ContextVar("export", default=0)
+
+
+@contextlib.contextmanager
+def exporting(activation_bits: int) -> Iterator[None]:
+    """Lets quantize-aware layers emit what the converter needs, within the block (this thread).
+
+    Roundings that a kernel does by itself are left out; with 16-bit activations the functions of
+    `STAND_INS` are replaced.
+
+    Args:
+        activation_bits: 8 or 16.
+    """
+    token = _EXPORT.set(activation_bits)
+    try:
+        yield
+    finally:
+        _EXPORT.reset(token)
+
+
+def export_bits() -> int:
+    """Activation bits of the present export; 0 outside of `exporting`."""
+    return _EXPORT.get()
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ def _import_wrapper_module() -> object:
 _import_wrapper_module()
 
 from tensorflow_model_optimization.python.core.quantization.keras import (  # noqa: E402
-    quantize_aware_activation,
     quantize_config,
     quantize_layer,
     quantize_wrapper,
@@ -42,19 +41,19 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize impor
 
 LastValueQuantizer = quantizers.LastValueQuantizer
 MovingAverageQuantizer = quantizers.MovingAverageQuantizer
-QuantizeAwareActivation = quantize_aware_activation.QuantizeAwareActivation
 QuantizeConfig = quantize_config.QuantizeConfig
 QuantizeLayer = quantize_layer.QuantizeLayer
 QuantizeWrapper = quantize_wrapper.QuantizeWrapper
 QuantizeWrapperV2 = quantize_wrapper.QuantizeWrapperV2
+Quantizer = quantizers.Quantizer
 
 __all__ = [
     "LastValueQuantizer",
     "MovingAverageQuantizer",
-    "QuantizeAwareActivation",
     "QuantizeConfig",
     "QuantizeLayer",
     "QuantizeWrapper",
     "QuantizeWrapperV2",
+    "Quantizer",
     "quantize_scope",
 ]

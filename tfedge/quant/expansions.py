@@ -166,8 +166,8 @@ def _open_1d(site: Site, call: Call) -> tuple[list[Piece], str]:
     shape = (1, -1 if length is None else length, channels)
     pieces = [Piece(_L.Reshape(shape, name=site.name(call.name, "in")))]
     layer = call.layer
-    if layer.padding != "causal":
-        return pieces, layer.padding
+    if getattr(layer, "padding", "valid") != "causal":
+        return pieces, getattr(layer, "padding", "valid")
     left = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
     pad = _L.ZeroPadding2D(((0, 0), (left, 0)), name=site.name(call.name, "pad"))
     return [*pieces, Piece(pad)], "valid"
@@ -292,6 +292,19 @@ def _normalization(site: Site, call: Call) -> list[Piece]:
     return _frozen_affine(site, call, scale, shift)
 
 
+def _up_sampling_1d(site: Site, call: Call) -> list[Piece]:
+    """UpSampling1D (a split and a long concatenation in TFLite): a 2-D one of height 1."""
+    pieces, _ = _open_1d(site, call)
+    up = _L.UpSampling2D((1, call.layer.size), name=call.name)
+    site.note(call.layer, "became an UpSampling2D of height 1")
+    return [*pieces, Piece(up), _close_1d(site, call)]
+
+
+def _softmax(site: Site, call: Call) -> list[Piece]:
+    """Softmax over the last axis: the same as an Activation layer."""
+    return [Piece(_L.Activation("softmax", name=call.name))]
+
+
 def _average(site: Site, call: Call) -> list[Piece]:
     """Average: the sum, then a frozen affine by 1/n (ADD and MUL with a constant stay float)."""
     site.note(call.layer, "became Add and a frozen scaling")
@@ -311,5 +324,7 @@ EXPANSIONS: dict[type, Callable[[Site, Call], list[Piece]]] = {
     _L.Rescaling: _rescaling,
     _L.SeparableConv1D: _separable,
     _L.SeparableConv2D: _separable,
+    _L.Softmax: _softmax,
+    _L.UpSampling1D: _up_sampling_1d,
 }
 """How a layer is rewritten, by exact class; any other layer is copied."""

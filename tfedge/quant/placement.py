@@ -31,8 +31,8 @@ class Rule:
 
     Attributes:
         kind: "kernel" (weights and output), "output" (output only), "same" (moves values about:
-            output has the input's scale), "fixed" (TFLite fixes the output's range), "activation"
-            (by the name of its function) or "relu".
+            output has the input's scale), "rounding" (likewise, but it computes and rounds),
+            "activation" (by the name of its function) or "relu".
         kernels: Kernel attributes with their `WeightQuantizer` axis.
         native: True where tfmot's default 8-bit scheme takes the layer too (`strict=True` allows
             only these).
@@ -53,7 +53,7 @@ RULES: dict[type, Rule] = {
     _L.DepthwiseConv2D: _rule("kernel", depthwise_kernel="depthwise"),
     _L.Conv2DTranspose: _rule("kernel", kernel="tensor"),
     _L.Dense: _rule("kernel", kernel="tensor"),
-    _L.Embedding: _rule("same", native=False, embeddings="tensor"),
+    _L.Embedding: _rule("output", native=False, embeddings="tensor"),
     _L.BatchNormalization: _rule("output"),
     _L.Add: _rule("output"),
     _L.Concatenate: _rule("output"),
@@ -62,21 +62,19 @@ RULES: dict[type, Rule] = {
     _L.LeakyReLU: _rule("output"),
     _L.ReLU: _rule("relu"),
     _L.Activation: _rule("activation"),
-    _L.Softmax: _rule("fixed"),
     _L.Multiply: _rule("output", native=False),
     _L.Subtract: _rule("output", native=False),
     _L.Rescaling: _rule("output", native=False),
     _L.Maximum: _rule("output", native=False),
     _L.Minimum: _rule("output", native=False),
     _L.PReLU: _rule("output", native=False),
-    _L.AveragePooling2D: _rule("same"),
+    _L.AveragePooling2D: _rule("rounding"),
     _L.MaxPooling2D: _rule("same"),
     _L.GlobalMaxPooling1D: _rule("same"),
     _L.GlobalMaxPooling2D: _rule("same"),
     _L.MaxPooling1D: _rule("same", native=False),
-    _L.AveragePooling1D: _rule("same"),
-    _L.UpSampling1D: _rule("same", native=False),
-    _L.UpSampling2D: _rule("same"),
+    _L.AveragePooling1D: _rule("rounding"),
+    _L.UpSampling2D: _rule("rounding"),
     _L.Flatten: _rule("same"),
     _L.Reshape: _rule("same"),
     _L.Permute: _rule("same"),
@@ -155,16 +153,26 @@ class Placement:
         rule = RULES[type(layer)]
         function = activation_name(layer)
         before = rule.kind == "kernel" and function in FIXED_RANGE_ACTIVATIONS
-        output = self._has_output(rule, function) and not before and not self._is_fused(name)
-        if not (rule.kernels or before or output):
+        output = self._output(rule, function)
+        if output == "range" and self._is_fused(name):
+            output = ""
+        always = isinstance(layer, keras.layers.Concatenate)  # Its wrapper helps the export.
+        if not (rule.kernels or before or output or always):
             return None
         return LayerConfig(rule.kernels, before, output, bits)
 
     @staticmethod
-    def _has_output(rule: Rule, function: str) -> bool:
+    def _output(rule: Rule, function: str) -> str:
+        """The `output` of a LayerConfig, fusing aside."""
+        if rule.kind in ("kernel", "activation") and function in FIXED_RANGE_ACTIVATIONS:
+            return function
         if rule.kind == "activation":
-            return function not in (*FIXED_RANGE_ACTIVATIONS, "linear")
-        return rule.kind in ("kernel", "output", "relu")
+            if function in ("swish", "silu"):
+                return "swish"
+            return "" if function == "linear" else "range"
+        if rule.kind == "rounding":
+            return "source"
+        return "range" if rule.kind in ("kernel", "output", "relu") else ""
 
     def _is_fused(self, name: str) -> bool:
         """True where the next layer is computed in the same op (or dictates the scale)."""

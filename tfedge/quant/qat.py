@@ -13,11 +13,12 @@ from tfedge._keras import flavour, keras
 from tfedge.errors import InputError, ModelError
 from tfedge.graph.trace import Call, Graph, Ref, Tensor, copy_layer, map_structure, replay, trace
 from tfedge.quant import _tfmot
-from tfedge.quant.configs import ActivationQuantizer, InputQuantizer, QuantizedLayer, custom_objects
+from tfedge.quant.configs import InputQuantizer, TfedgeQuantizeWrapper, custom_objects
 from tfedge.quant.normalise import normalise
 from tfedge.quant.placement import Placement
+from tfedge.quant.quantizers import ActivationQuantizer
 from tfedge.quant.ranges import calibrate, copy_ranges
-from tfedge.quant.refusals import check_layers
+from tfedge.quant.refusals import check_int16, check_layers
 from tfedge.quantized import Range, is_quantized, qat_scheme, ranges, unset_ranges
 from tfedge.schemes import get_scheme
 
@@ -89,6 +90,8 @@ def quantize_aware(
     _check(model, scheme)
     graph = trace(model)
     check_layers(graph, strict)
+    if scheme == "w8a16":
+        check_int16(graph)
     rewritten = normalise(graph)
     result = _wrap(rewritten.model, get_scheme(scheme).activation_bits)
     _NOTES[result] = tuple(rewritten.notes.values())
@@ -140,7 +143,7 @@ def _wrap(model: Any, bits: int) -> Any:
         copy = copy_layer(layer, name=name)
         config = place.config(name, layer, bits)
         made[name] = (layer, copy)
-        return copy if config is None else QuantizedLayer(copy, config)
+        return copy if config is None else TfedgeQuantizeWrapper(copy, config)
 
     result = replay(graph, make)
     for old, new in made.values():
@@ -194,7 +197,7 @@ def to_16x8(model: Any) -> Any:
         return model
     foreign = [
         x.name for x in model.layers
-        if isinstance(x, _tfmot.QuantizeWrapper) and not isinstance(x, QuantizedLayer)
+        if isinstance(x, _tfmot.QuantizeWrapper) and not isinstance(x, TfedgeQuantizeWrapper)
     ]  # fmt: skip
     if foreign:
         raise ModelError(
@@ -207,7 +210,9 @@ def to_16x8(model: Any) -> Any:
             "the model's ranges were never set", _few(unset_ranges(model)),
             "Train it, or give calibration data to quantize_aware",
         )  # fmt: skip
-    result = replay(trace(model), lambda name, layer: _with_16_bits(layer))
+    graph = trace(model)
+    check_int16(graph)
+    result = replay(graph, lambda name, layer: _with_16_bits(layer))
     copy_ranges(model, result)
     _NOTES[result] = _NOTES.get(model, ())
     return result
@@ -219,12 +224,12 @@ def _with_16_bits(layer: Any) -> Any:
     with keras.utils.custom_object_scope(custom_objects()):
         if isinstance(layer, InputQuantizer):
             return InputQuantizer(ActivationQuantizer(16), name=layer.name)
-        if not isinstance(layer, QuantizedLayer):
+        if not isinstance(layer, TfedgeQuantizeWrapper):
             return type(layer).from_config(config)
         inner = copy_layer(layer.layer)
         old = layer.quantize_config
         new = type(old)(old.kernels, old.before_activation, old.output, 16)
-        return QuantizedLayer(inner, new, name=layer.name)
+        return TfedgeQuantizeWrapper(inner, new, name=layer.name)
 
 
 def report(model: Any) -> QatReport:

@@ -9,8 +9,8 @@ from tfedge._keras import tf
 from tfedge.data import InputSpec, as_batches
 from tfedge.errors import ModelError
 from tfedge.quant import observe
-from tfedge.quant.configs import INT16_RATIO, UNSET
-from tfedge.quantized import ranges
+from tfedge.quant.quantizers import INT16_RATIO
+from tfedge.quantized import UNSET, ranges
 
 _BATCH = 32
 

@@ -15,7 +15,6 @@ from tfedge.quant.placement import (
     OTHER_ACTIVATIONS,
     RULES,
     activation_name,
-    call_counts,
     is_fusable_relu,
 )
 
@@ -37,11 +36,40 @@ REASONS: dict[type, str] = {
 }
 """Why a known layer type is refused; other types have no rule yet."""
 
+NO_INT16: dict[type, str] = {
+    _L.PReLU: "PRELU",
+    _L.RepeatVector: "TILE",
+}
+"""Layers whose op has no int16 kernel; GELU is found by the activation's name."""
+
 _NATIVE_EXPANSIONS = (
     _L.Conv2D, _L.Conv2DTranspose, _L.Dense, _L.DepthwiseConv2D, _L.SeparableConv1D,
-    _L.SeparableConv2D, _L.BatchNormalization,
+    _L.SeparableConv2D, _L.BatchNormalization, _L.Softmax,
 )  # fmt: skip
 _NATIVE_ACTIVATIONS = (*FUSED_ACTIVATIONS, *FIXED_RANGE_ACTIVATIONS, "swish", "silu", "gelu")
+
+
+def check_int16(graph: Graph) -> None:
+    """Raises one error that names every layer without a kernel for int16 activations.
+
+    Args:
+        graph: Traced from a float or quantize-aware model.
+
+    Raises:
+        ModelError: With layer name and op of each.
+    """
+    found = []
+    for call in graph.calls:
+        layer = getattr(call.layer, "layer", call.layer)
+        op = NO_INT16.get(type(layer), "GELU" if activation_name(layer) == "gelu" else "")
+        if op:
+            found.append(f"'{layer.name}' ({type(layer).__name__}): TFLite has no int16 {op}")
+    if found:
+        raise ModelError(
+            "the model has layers without a kernel for 16-bit activations",
+            "; ".join(dict.fromkeys(found)),
+            "Use scheme w8a8, or replace these layers",
+        )
 
 
 def check_layers(graph: Graph, strict: bool) -> None:
@@ -65,7 +93,6 @@ def check_layers(graph: Graph, strict: bool) -> None:
 
 
 def _refusals(graph: Graph, strict: bool) -> Iterator[str]:
-    counts = call_counts(graph)
     for number, name in zip(graph.inputs, graph.input_names, strict=True):
         readers = [c for c in graph.calls if number in c.inputs]
         dtype = graph.tensors[number].dtype
@@ -74,12 +101,12 @@ def _refusals(graph: Graph, strict: bool) -> Iterator[str]:
         ):
             yield f"input '{name}': {dtype} values can enter an Embedding only; cast them outside"
     for call in graph.calls:
-        reason = _reason(graph, call, counts[call.name]) or (_strict(call) if strict else "")
+        reason = _reason(graph, call) or (_strict(call) if strict else "")
         if reason:
             yield f"'{call.name}' ({type(call.layer).__name__}): {reason}"
 
 
-def _reason(graph: Graph, call: Call, count: int) -> str:
+def _reason(graph: Graph, call: Call) -> str:
     """Why a call has no integer form, or ""."""
     layer, kind = call.layer, type(call.layer)
     if kind in REASONS:
@@ -94,7 +121,7 @@ def _reason(graph: Graph, call: Call, count: int) -> str:
         return "channels_first is not what TFLite's kernels take; use channels_last"
     if len(call.outputs) != 1:
         return "it has several outputs"
-    return _bad_activation(layer) or _bad_detail(graph, call, count)
+    return _bad_activation(layer) or _bad_detail(graph, call)
 
 
 def _bad_activation(layer: Any) -> str:
@@ -104,7 +131,7 @@ def _bad_activation(layer: Any) -> str:
     return f"its activation '{name}' would stay float; use relu, relu6, sigmoid, tanh or swish"
 
 
-def _bad_detail(graph: Graph, call: Call, count: int) -> str:
+def _bad_detail(graph: Graph, call: Call) -> str:
     """Restrictions of single layer types."""
     layer, rank = call.layer, len(graph.tensors[call.inputs[0]].shape)
     if isinstance(layer, _L.BatchNormalization):
@@ -114,8 +141,8 @@ def _bad_detail(graph: Graph, call: Call, count: int) -> str:
             return "batch renormalisation does not fold into a convolution"
     if isinstance(layer, _L.Normalization) and list(layer.axis or ()) not in ([rank - 1], [-1]):
         return f"its axis {layer.axis} is not the last one"
-    if isinstance(layer, _L.Conv1D) and count > 1:
-        return ""
+    if isinstance(layer, _L.Softmax) and layer.axis not in (-1, rank - 1):
+        return f"its axis {layer.axis} is not the last one"
     if isinstance(layer, (_L.ReLU,)) and not is_fusable_relu(layer):
         return "a relu with a slope, a threshold or a limit other than 6 has no integer kernel"
     free = sum(d is None for d in graph.tensors[call.inputs[0]].shape[1:])

@@ -1,0 +1,350 @@
+"""Keras model -> TFLite bytes: frozen variables, a declared batch, inputs and outputs by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tfedge._keras import flavour, tf
+from tfedge.bridge import ServingModel
+from tfedge.capture import captured
+from tfedge.data import InputSpec, as_batches
+from tfedge.errors import ConversionError, InputError, ModelError
+from tfedge.graph.trace import functional_of
+from tfedge.quantized import (
+    CONCAT_SCOPE,
+    STAND_INS,
+    all_layers,
+    exporting,
+    is_quantized,
+    layer_name,
+    qat_scheme,
+    unset_ranges,
+)
+from tfedge.schemes import QuantScheme, get_scheme
+from tfedge.tflite import flatbuffer, rewrite, standins
+
+IO = ("int", "float")
+_INPUT, _OUTPUT = "tfedge_input_{}", "tfedge_output_{}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is converted: a function of flat tensors with names.
+
+    Attributes:
+        call: Takes the input tensors in order, returns the output tensors in order.
+        inputs: Name, shape and dtype of each input; axis 0 is the batch.
+        output_names: Keras output names, in order.
+        scheme: What a quantize-aware model simulates, or "" for a float model.
+        renamed: Wrapper name -> layer name of a quantize-aware model.
+        keep_alive: Objects whose variables the function reads.
+    """
+
+    call: Callable[[list[Any]], list[Any]]
+    inputs: tuple[InputSpec, ...]
+    output_names: tuple[str, ...]
+    scheme: str = ""
+    renamed: dict[str, str] = field(default_factory=dict)
+    keep_alive: Any = None
+
+
+def source_of(model: Any) -> Source:
+    """Describes a model for conversion.
+
+    Args:
+        model: A tf_keras Functional or Sequential model (float or quantize-aware), or a
+            `bridge.ServingModel`.
+
+    Raises:
+        ModelError: A Keras 3, subclassed or unbuilt model.
+    """
+    if isinstance(model, ServingModel):
+        return _serving_source(model)
+    if flavour(model) == "keras3":
+        raise ModelError(
+            "Keras 3 models are not supported yet", type(model).__name__,
+            "Build or load the model with tf_keras",
+        )  # fmt: skip
+    net = functional_of(model)
+    inputs = tuple(
+        InputSpec(name, tuple(t.shape), t.dtype.name)
+        for name, t in zip(net.input_names, net.inputs, strict=True)
+    )
+
+    def call(flat: list[Any]) -> list[Any]:
+        packed = tf.nest.pack_sequence_as(net._nested_inputs, flat)
+        return tf.nest.flatten(net(packed, training=False))
+
+    quantized = is_quantized(net)
+    renamed = {x.name: layer_name(x) for x in all_layers(net) if x.name != layer_name(x)}
+    scheme = qat_scheme(net) if quantized else ""
+    return Source(call, inputs, tuple(output_names(net)), scheme, renamed, net)
+
+
+def output_names(model: Any) -> list[str]:
+    """Names of a model's outputs, in the order of the flattened outputs.
+
+    The keys where the model returns a dict; else the names of the layers that make them, as Keras
+    does, without the "quant_" of quantize-aware models.
+
+    Args:
+        model: A tf_keras Functional or Sequential model.
+    """
+    nested = model._nested_outputs
+    if isinstance(nested, dict) and all(hasattr(v, "shape") for v in nested.values()):
+        return sorted(nested)
+    names: list[str] = []
+    used: dict[str, int] = {}
+    for tensor in tf.nest.flatten(nested):
+        layer = tensor._keras_history.layer
+        base = name = layer_name(layer)
+        while name in names:
+            used[base] = used.get(base, 0) + 1
+            name = f"{base}_{used[base]}"
+        names.append(name)
+    return names
+
+
+def _serving_source(model: ServingModel) -> Source:
+    inputs = []
+    for name, spec in model.inputs.items():
+        if spec.shape.rank is None:
+            raise ModelError(
+                f"the SavedModel's input '{name}' has no rank", "an unknown shape",
+                "Export it with an input signature",
+            )  # fmt: skip
+        inputs.append(InputSpec(name, tuple(spec.shape), spec.dtype.name))
+
+    def call(flat: list[Any]) -> list[Any]:
+        result = model.function(**dict(zip(model.inputs, flat, strict=True)))
+        return [result[n] for n in model.output_names]
+
+    return Source(call, tuple(inputs), tuple(model.output_names), keep_alive=model)
+
+
+def layer_names(model: Any) -> list[str]:
+    """The model's Keras layer names in topological order, as they stand in a file's tensor names.
+
+    Wrappers of quantize-aware models give the wrapped layer's name; nested models give the names
+    of their layers; a `ServingModel` gives none.
+    """
+    if isinstance(model, ServingModel):
+        return []
+    net = functional_of(model)
+    return list(dict.fromkeys(_in_order(net)))
+
+
+def _in_order(net: Any) -> Iterator[str]:
+    for depth in sorted(net._nodes_by_depth, reverse=True):
+        for node in net._nodes_by_depth[depth]:
+            inner = node.layer
+            if hasattr(inner, "layers"):
+                yield from _in_order(functional_of(inner))
+            else:
+                yield layer_name(inner)
+
+
+def lower(
+    model: Any,
+    scheme: str,
+    *,
+    calibration: Any = None,
+    io: str = "int",
+    batch: int = 1,
+) -> bytes:
+    """Converts a model to a TFLite file.
+
+    Args:
+        model: A tf_keras Functional or Sequential model, or a `bridge.ServingModel`. A model from
+            `quantize_aware` is converted with its own ranges (to the scheme that it simulates).
+        scheme: One of `schemes.SCHEMES`.
+        calibration: Data as `data.as_batches` takes them; needed for w8a8 and w8a16 of a float
+            model, refused where it would not be used.
+        io: "int": inputs and outputs hold the file's integers (int8 for w8a8, int16 for w8a16);
+            "float": float32, quantized inside. Without meaning for float schemes.
+        batch: Samples per inference; every other free axis must have been declared.
+
+    Returns:
+        The file. Its signature "serving_default" has the Keras input and output names in order.
+        Whether all ops are integer is not checked here (see `tflite.certificate`).
+
+    Raises:
+        InputError: An unknown scheme, io or batch, or data that do not fit.
+        ModelError: A model that cannot be converted so.
+        ConversionError: The TFLite converter failed; its message is quoted.
+    """
+    spec = get_scheme(scheme)
+    if io not in IO:
+        raise InputError("io must be 'int' or 'float'", repr(io))
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise InputError("batch must be a whole number of at least 1", repr(batch))
+    source = source_of(model)
+    _check_combination(source, spec, calibration, model)
+    source = _with_batch(source, batch)
+    with exporting(spec.activation_bits):
+        frozen = _freeze(source)
+    raw = _convert(frozen, source, spec, calibration)
+    return _finish(raw, source, spec, io)
+
+
+def _check_combination(source: Source, spec: QuantScheme, calibration: Any, model: Any) -> None:
+    """The scheme, the model's own quantization and the data must belong together."""
+    if source.scheme:
+        if source.scheme != spec.name:
+            raise ModelError(
+                f"this quantize-aware model simulates {source.scheme}", f"scheme '{spec.name}'",
+                "Use tfedge.convert (it rebuilds w8a8 as w8a16), or convert the float model",
+            )  # fmt: skip
+        unset = unset_ranges(model)
+        if unset:
+            raise ModelError(
+                "the quantize-aware model has activation ranges that nothing has set",
+                f"layers {', '.join(unset[:4])}" + ("..." if len(unset) > 4 else ""),
+                "Train it, or pass calibration data to quantize_aware",
+            )
+    needs = spec.needs_ranges and not source.scheme
+    if needs and calibration is None:
+        raise InputError(
+            f"scheme '{spec.name}' needs calibration data for a float model", "none",
+            "Pass calibration=... (100 or more typical inputs), or a quantize-aware model",
+        )  # fmt: skip
+    if calibration is not None and not needs:
+        why = "a quantize-aware model has its own" if source.scheme else "it has no ranges"
+        raise InputError(
+            "calibration data were given but would not be used", f"scheme '{spec.name}': {why}",
+            "Leave calibration out",
+        )  # fmt: skip
+
+
+def _with_batch(source: Source, batch: int) -> Source:
+    """The source with its batch axis fixed."""
+    fixed = []
+    for spec in source.inputs:
+        if not spec.shape:
+            raise ModelError(f"input '{spec.name}' is a scalar and has no batch axis")
+        free = [i for i, d in enumerate(spec.shape) if d is None and i > 0]
+        if free:
+            raise ModelError(
+                f"input '{spec.name}' has axes of free size besides the batch",
+                str(spec.shape), "Declare their sizes: TFLite needs static shapes",
+            )  # fmt: skip
+        if spec.shape[0] not in (None, batch):
+            raise InputError(
+                f"input '{spec.name}' has a fixed batch of {spec.shape[0]}", f"batch={batch}",
+                f"Pass batch={spec.shape[0]}",
+            )  # fmt: skip
+        fixed.append(InputSpec(spec.name, (batch, *spec.shape[1:]), spec.dtype))
+    return Source(
+        source.call, tuple(fixed), source.output_names, source.scheme, source.renamed,
+        source.keep_alive,
+    )  # fmt: skip
+
+
+def _freeze(source: Source) -> Any:
+    """A concrete function without variables, whose inputs and outputs have names of ours.
+
+    Without this the converter goes through a SavedModel on disk, which takes most of its time.
+    """
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    signature = [
+        tf.TensorSpec(s.shape, tf.dtypes.as_dtype(s.dtype), name=_INPUT.format(i))
+        for i, s in enumerate(source.inputs)
+    ]
+
+    def run(*flat: Any) -> list[Any]:
+        results = source.call(list(flat))
+        return [tf.identity(y, name=_OUTPUT.format(i)) for i, y in enumerate(results)]
+
+    function = tf.function(run, input_signature=signature, autograph=False)
+    with captured() as said:
+        try:
+            return convert_variables_to_constants_v2(function.get_concrete_function())
+        except (ValueError, TypeError, RuntimeError, tf.errors.OpError) as error:
+            raise ConversionError(
+                "the model cannot be frozen for conversion", _reason(error, said.text())
+            ) from error
+
+
+def _convert(frozen: Any, source: Source, spec: QuantScheme, calibration: Any) -> bytes:
+    """Runs the TFLite converter, its chatter kept for the error message."""
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    _configure(converter, source, spec, calibration, frozen)
+    with captured() as said:
+        try:
+            return bytes(converter.convert())
+        except (InputError, ModelError):
+            raise
+        except Exception as error:  # The converter raises bare Exceptions of many kinds.
+            raise ConversionError(
+                f"the TFLite converter cannot make a {spec.name} file of this model",
+                _reason(error, said.text()),
+                "Convert with scheme='float32' to see whether the ops are supported at all",
+            ) from error
+
+
+def _configure(
+    converter: Any, source: Source, spec: QuantScheme, calibration: Any, frozen: Any
+) -> None:
+    ops = tf.lite.OpsSet
+    if spec.name == "float32":
+        return
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if spec.name == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if calibration is None:
+        return
+    converter.representative_dataset = lambda: _samples(source, calibration, frozen)
+    sixteen = ops.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    converter.target_spec.supported_ops = [
+        ops.TFLITE_BUILTINS_INT8 if spec.activation_bits == 8 else sixteen
+    ]
+
+
+def _samples(source: Source, calibration: Any, frozen: Any) -> Iterator[list[np.ndarray]]:
+    """Calibration batches of the declared size, in the order of the frozen function's inputs."""
+    place = {_INPUT.format(i): s.name for i, s in enumerate(source.inputs)}
+    order = [place[t.op.name] for t in frozen.inputs]
+    size = source.inputs[0].shape[0] or 1
+    for arrays in as_batches(calibration, source.inputs, batch=size, role="calibration data"):
+        # A last, smaller batch is filled with its own samples: no minimum or maximum changes.
+        yield [np.resize(arrays[n], (size, *arrays[n].shape[1:])) for n in order]
+
+
+def _reason(error: BaseException, said: str) -> str:
+    """The line of an error, or of the converter's chatter, that says most."""
+    lines = [x.strip() for x in (str(error) + "\n" + said).splitlines() if x.strip()]
+    telling = [x for x in lines if "error:" in x.lower()] or lines
+    text = telling[0] if telling else type(error).__name__
+    return text
+
+
+def _finish(raw: bytes, source: Source, spec: QuantScheme, io: str) -> bytes:
+    """Integer ends, bias types, layer names and the signature."""
+    model = flatbuffer.read(raw)
+    graph = model.subgraphs[0]
+    by_name = {flatbuffer.tensor_name(graph.tensors[int(i)]): int(i) for i in graph.inputs}
+    order = [by_name[_INPUT.format(i)] for i in range(len(source.inputs))]
+    if len(graph.outputs) != len(source.output_names):
+        found = f"{len(graph.outputs)} instead of {len(source.output_names)}"
+        raise ConversionError("the converter changed the number of outputs", found)
+    model.signatureDefs = None
+    graph.inputs = order
+    if source.scheme == "w8a16":
+        standins.restore_functions(model, STAND_INS)
+        standins.restore_concatenations(model, CONCAT_SCOPE)
+    if spec.full_integer and io == "int":
+        rewrite.strip_float_io(model)
+    if spec.activation_bits == 16:
+        rewrite.fit_int16_biases(model)
+    rewrite.rename_layers(model, source.renamed)
+    rewrite.compact(model)
+    inputs = dict(zip((s.name for s in source.inputs), map(int, graph.inputs), strict=True))
+    outputs = dict(zip(source.output_names, map(int, graph.outputs), strict=True))
+    return flatbuffer.set_signature(flatbuffer.write(model), inputs, outputs)

@@ -1,0 +1,248 @@
+"""Changes to a converted file that no converter flag makes; each keeps what the file computes.
+
+All take and change a `ModelT` in place. They cover the main subgraph: a Keras model has no other
+op-bearing one unless it loops.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfedge.errors import ConversionError
+from tfedge.tflite.flatbuffer import (
+    TYPES,
+    add_buffer,
+    consumers,
+    op_name,
+    operators,
+    schema,
+    tensor_data,
+    tensor_dtype,
+    tensor_name,
+    text,
+)
+
+_INTEGER = ("int8", "int16", "uint8")
+_INT16_MAGNITUDE = 32768
+_ACCUMULATOR = 2**31
+
+BIAS_OPS: dict[str, tuple[int, int, int]] = {
+    "CONV_2D": (0, 1, 2),
+    "DEPTHWISE_CONV_2D": (0, 1, 2),
+    "FULLY_CONNECTED": (0, 1, 2),
+    "TRANSPOSE_CONV": (2, 1, 3),
+}
+"""Positions of (input, weights, bias) among an op's inputs."""
+
+_FAST_BIAS_OPS = ("CONV_2D", "FULLY_CONNECTED")
+
+
+def strip_float_io(model: schema.ModelT) -> None:
+    """Makes integer inputs and outputs of float ones: drops the QUANTIZE and DEQUANTIZE there.
+
+    An input that some op reads as float, or that is quantized in several ways, stays float; so
+    does an output that is computed in float. Inputs and outputs of other dtypes stay.
+    """
+    graph = model.subgraphs[0]
+    _strip_inputs(model, graph)
+    _strip_outputs(model, graph)
+    compact(model)
+
+
+def _strip_inputs(model: schema.ModelT, graph: schema.SubGraphT) -> None:
+    readers = consumers(graph)
+    fresh = []
+    for index in [int(i) for i in graph.inputs]:
+        ops = readers.get(index, [])
+        quantized = [int(op.outputs[0]) for op in ops if op_name(model, op) == "QUANTIZE"]
+        one = _same_quantization(graph, quantized) and len(quantized) == len(ops)
+        if tensor_dtype(graph.tensors[index]) != "float32" or not one:
+            fresh.append(index)
+            continue
+        first = quantized[0]
+        _redirect(graph, {q: first for q in quantized[1:]})
+        graph.operators = [op for op in graph.operators if not any(op is o for o in ops)]
+        _rename_index(model, graph, index, first)
+        graph.tensors[first].name = graph.tensors[index].name
+        fresh.append(first)
+    graph.inputs = fresh
+
+
+def _strip_outputs(model: schema.ModelT, graph: schema.SubGraphT) -> None:
+    makers = {int(i): op for op in graph.operators for i in op.outputs}
+    fresh = []
+    for index in [int(i) for i in graph.outputs]:
+        maker = makers.get(index)
+        if maker is None or op_name(model, maker) != "DEQUANTIZE":
+            fresh.append(index)
+            continue
+        source = int(maker.inputs[0])
+        constant = tensor_data(model, graph.tensors[source]) is not None
+        if constant or tensor_dtype(graph.tensors[source]) not in _INTEGER:
+            fresh.append(index)
+            continue
+        if not consumers(graph).get(index):
+            graph.operators = [op for op in graph.operators if op is not maker]
+        _rename_index(model, graph, index, source)
+        fresh.append(source)
+    graph.outputs = fresh
+
+
+def _same_quantization(graph: schema.SubGraphT, indices: Sequence[int]) -> bool:
+    def key(index: int) -> tuple:
+        tensor = graph.tensors[index]
+        quant = tensor.quantization
+        return tensor.type, *(np.ravel(a).tolist() for a in (quant.scale, quant.zeroPoint))
+
+    return bool(indices) and all(key(i) == key(indices[0]) for i in indices)
+
+
+def _redirect(graph: schema.SubGraphT, moved: Mapping[int, int]) -> None:
+    """Lets every op read other tensors."""
+    for op in graph.operators:
+        op.inputs = np.array([moved.get(int(i), int(i)) for i in op.inputs], np.int32)
+    graph.outputs = [moved.get(int(i), int(i)) for i in graph.outputs]
+
+
+def _rename_index(model: schema.ModelT, graph: schema.SubGraphT, old: int, new: int) -> None:
+    """Lets the signatures of the main subgraph name another tensor."""
+    for signature in model.signatureDefs or []:
+        if model.subgraphs[signature.subgraphIndex] is graph:
+            for entry in [*(signature.inputs or []), *(signature.outputs or [])]:
+                if entry.tensorIndex == old:
+                    entry.tensorIndex = new
+
+
+def compact(model: schema.ModelT) -> None:
+    """Drops tensors that nothing names any more, and buffers that no tensor or metadata names."""
+    for number, graph in enumerate(model.subgraphs):
+        _compact_tensors(model, number, graph)
+    used = {0} | {int(t.buffer) for g in model.subgraphs for t in g.tensors}
+    used |= {int(m.buffer) for m in model.metadata or []}
+    used |= {int(i) for i in _listed(model.metadataBuffer)}
+    order = sorted(used)
+    place = {old: new for new, old in enumerate(order)}
+    model.buffers = [model.buffers[i] for i in order]
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.buffer = place[int(tensor.buffer)]
+    for entry in model.metadata or []:
+        entry.buffer = place[int(entry.buffer)]
+    if model.metadataBuffer is not None:
+        model.metadataBuffer = [place[int(i)] for i in model.metadataBuffer]
+
+
+def _listed(values: Any) -> list[int]:
+    return [] if values is None else [int(v) for v in values]
+
+
+def _compact_tensors(model: schema.ModelT, number: int, graph: schema.SubGraphT) -> None:
+    signatures = [s for s in model.signatureDefs or [] if s.subgraphIndex == number]
+    entries = [e for s in signatures for e in [*(s.inputs or []), *(s.outputs or [])]]
+    used = {*_listed(graph.inputs), *_listed(graph.outputs)} | {e.tensorIndex for e in entries}
+    for op in graph.operators or []:
+        used.update(_listed(op.inputs), _listed(op.outputs), _listed(op.intermediates))
+    used.discard(-1)
+    order = sorted(used)
+    place = {old: new for new, old in enumerate(order)} | {-1: -1}
+    graph.tensors = [graph.tensors[i] for i in order]
+    for entry in entries:
+        entry.tensorIndex = place[int(entry.tensorIndex)]
+    graph.inputs = [place[i] for i in _listed(graph.inputs)]
+    graph.outputs = [place[i] for i in _listed(graph.outputs)]
+    for op in graph.operators or []:
+        op.inputs = np.array([place[i] for i in _listed(op.inputs)], np.int32)
+        op.outputs = np.array([place[i] for i in _listed(op.outputs)], np.int32)
+        if op.intermediates is not None:
+            op.intermediates = [place[i] for i in _listed(op.intermediates)]
+
+
+def fit_int16_biases(model: schema.ModelT) -> None:
+    """Gives every op with int16 activations and int8 weights the bias type its kernel wants.
+
+    DEPTHWISE_CONV_2D and TRANSPOSE_CONV take int64. CONV_2D and FULLY_CONNECTED run in optimised
+    kernels with an int32 bias and `quantizedBiasType=INT32`; then the sum runs in 32 bits too, so
+    this is done only where no input can overflow it: sum|w|*32768 + |b| < 2^31 for every output
+    channel. Elsewhere the bias is int64 (reference kernel, exact). Shared biases are copied first.
+
+    Raises:
+        ConversionError: A bias was clipped to the end of int32 by the converter.
+    """
+    for _, graph, op in list(operators(model)):
+        name = op_name(model, op)
+        if name in BIAS_OPS:
+            _fit_bias(model, graph, op, name)
+
+
+def _fit_bias(model: schema.ModelT, graph: schema.SubGraphT, op: Any, name: str) -> None:
+    places = BIAS_OPS[name]
+    inputs = [int(i) for i in op.inputs] + [-1] * 4
+    x, w, b = (inputs[p] for p in places)
+    if tensor_dtype(graph.tensors[x]) != "int16" or tensor_dtype(graph.tensors[w]) != "int8":
+        return
+    bias = None if b < 0 else tensor_data(model, graph.tensors[b])
+    if b >= 0 and bias is None:
+        return  # Computed at run time: nothing to rewrite.
+    if (
+        bias is not None
+        and bias.dtype == np.int32
+        and np.any(np.abs(bias.astype(np.int64)) >= _ACCUMULATOR - 1)
+    ):
+        raise ConversionError(
+            "a bias does not fit its scale in 32 bits and was clipped",
+            f"'{tensor_name(graph.tensors[b])}'",
+            "A channel's weights are tiny beside its bias: remove the channel (prune), or use w8a8",
+        )
+    fast = name in _FAST_BIAS_OPS and _cannot_overflow(tensor_data(model, graph.tensors[w]), bias)
+    if op.builtinOptions is not None and hasattr(op.builtinOptions, "quantizedBiasType"):
+        op.builtinOptions.quantizedBiasType = TYPES["int32"] if fast else TYPES["float32"]
+    if bias is not None:
+        dtype = "int32" if fast else "int64"
+        if bias.dtype != np.dtype(dtype):
+            fresh = _bias_tensor(model, graph.tensors[b], bias.astype(dtype))
+            graph.tensors.append(fresh)
+            changed = [int(i) for i in op.inputs]
+            changed[places[2]] = len(graph.tensors) - 1
+            op.inputs = np.array(changed, np.int32)
+
+
+def _cannot_overflow(weights: np.ndarray | None, bias: np.ndarray | None) -> bool:
+    """True where sum|w|*32768 + |b| < 2^31 in every channel (axis 0 of CONV and FC weights)."""
+    if weights is None:
+        return False
+    total = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(1) * _INT16_MAGNITUDE
+    if bias is not None:
+        total = total + np.abs(bias.astype(np.int64))
+    return bool(np.all(total < _ACCUMULATOR))
+
+
+def _bias_tensor(model: schema.ModelT, old: schema.TensorT, values: np.ndarray) -> schema.TensorT:
+    """A bias tensor like `old` with other values; its buffer is its own."""
+    fresh = schema.TensorT()
+    for key, value in vars(old).items():
+        setattr(fresh, key, value)
+    fresh.type = TYPES[values.dtype.name]
+    fresh.buffer = add_buffer(model, values)
+    fresh.name = f"{text(old.name)}_{values.dtype.name}"
+    return fresh
+
+
+def rename_layers(model: schema.ModelT, names: Mapping[str, str]) -> None:
+    """Replaces layer names within tensor names ("quant_conv" by "conv").
+
+    Args:
+        model: The file.
+        names: New name by old; a name counts as found where it is whole path components (the name
+            may hold slashes itself), also with the "_1" that a further call of a layer gets.
+    """
+    if not names:
+        return
+    known = "|".join(re.escape(n) for n in sorted(names, key=len, reverse=True))
+    pattern = re.compile(rf"(?:(?<=^)|(?<=[/;]))({known})(?=(?:_\d+)?(?:[/;:]|$))")
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.name = pattern.sub(lambda m: names[m.group(1)], text(tensor.name))
