@@ -88,19 +88,11 @@ OURS: dict[str, Callable[[Any], Any]] = {
 _RENAMED = {"silu": "swish"}
 
 
-def activation_name(value: Any) -> str:
-    """The name of an activation in a config: a string, a serialized dict or a function."""
-    while isinstance(value, dict):
-        value = value.get("config") if isinstance(value.get("config"), str) else value["class_name"]
-    name = value if isinstance(value, str) else getattr(value, "__name__", str(value))
-    return name.split(">")[-1]
-
-
 def convert_activation(value: Any, to: str, layer: str, custom: dict[str, Any]) -> Any:
     """An activation of one Keras in the other.
 
     Args:
-        value: What the layer's config holds.
+        value: The layer's activation function.
         to: Flavour that is wanted.
         layer: Layer name, for the message.
         custom: The user's own functions by name.
@@ -110,7 +102,7 @@ def convert_activation(value: Any, to: str, layer: str, custom: dict[str, Any]) 
     """
     if value is None:
         return None
-    name = activation_name(value)
+    name = getattr(value, "__name__", type(value).__name__)
     if name in custom:
         return custom[name]
     if to == "tf_keras":
@@ -119,7 +111,7 @@ def convert_activation(value: Any, to: str, layer: str, custom: dict[str, Any]) 
         name = _RENAMED.get(name, name)
         known = hasattr(keras.activations, name)
     else:
-        if name == "hard_sigmoid" and not _is_ours(value):
+        if value is keras.activations.hard_sigmoid:
             return _old_hard_sigmoid()
         known = hasattr(keras3().activations, name)
     if known:
@@ -130,12 +122,6 @@ def convert_activation(value: Any, to: str, layer: str, custom: dict[str, Any]) 
         f"layer '{layer}' uses an activation that {to} does not have", f"'{name}'",
         f"Pass it by name: custom_objects={{'{name}': function}}",
     )  # fmt: skip
-
-
-def _is_ours(value: Any) -> bool:
-    if isinstance(value, dict):
-        return str(value.get("registered_name", "")).startswith(_PACKAGE)
-    return isinstance(value, str) and value.startswith(_PACKAGE) or value is hard_sigmoid
 
 
 def _old_hard_sigmoid() -> Callable[[Any], Any]:

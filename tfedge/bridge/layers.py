@@ -126,9 +126,7 @@ def _convert(layer: Any, key: str, value: Any, to: str, custom: dict[str, Any]) 
     if key.endswith("constraint"):
         return _serialized(value, "constraints", to, layer)
     if key.endswith("activation"):
-        own = getattr(layer, key, value)
-        plain = value if isinstance(value, (str, dict)) else own
-        return convert_activation(plain, to, layer.name, custom), True
+        return convert_activation(getattr(layer, key, value), to, layer.name, custom), True
     if key in _INNER and value is not None:
         inner = getattr(layer, "forward_layer" if key == "layer" else key, None)
         inner = inner if inner is not None else getattr(layer, key, None)

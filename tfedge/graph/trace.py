@@ -131,9 +131,9 @@ def functional_of(model: Any) -> Any:
 
 
 def input_names(net: Any) -> list[str]:
-    """Names of a graph network's inputs, in order (Keras 3 keeps them on the tensors)."""
+    """Names of a graph network's inputs, in order (Keras 3 keeps them on the input layers)."""
     names = getattr(net, "input_names", None)
-    return list(names) if names else [t.name for t in net.inputs]
+    return list(names) if names else [t._keras_history.operation.name for t in net.inputs]
 
 
 def is_nested(layer: Any) -> bool:
