@@ -137,6 +137,7 @@ def test_a_changed_stage_redoes_itself_and_the_later_ones(short, inputs, capsys)
     assert done == ["00_baseline", "01_prune"]
 
 
+@pytest.mark.slow
 def test_a_changed_seed_or_model_or_data_redoes_all(short, inputs, capsys, tmp_path):
     assert run_again(short, inputs, capsys, change=["seed=5"]) == []
     other = tiny.model()
@@ -233,6 +234,17 @@ def test_one_scheme_that_fails_does_not_stop_the_others(inputs, tmp_path, monkey
     assert bad.notes == ["not made: no kernel for 16x8. Found: ELU."]
     assert next(r for r in records if r.scheme == "float32").bytes
     assert pipeline.missing_files(recipes.from_dict(value), records) == [bad]
+    with monkeypatch.context() as now:
+        made = []
+
+        def works(model, scheme, spec, task):
+            made.append(scheme)
+            return convert(model, "float16", spec, task)
+
+        now.setattr(stage_files, "convert_for", works)
+        again = pipeline.compress(value, tmp_path, **inputs)
+        assert made == ["w8a16"]  # the other file is kept
+        assert all(r.bytes for r in again if r.scheme != "keras")
     only = {**SHORT, "stages": [{**SHORT["stages"][2], "schemes": ["w8a16"]}]}
     with pytest.raises(ConversionError, match="no file could be made"):
         pipeline.compress(only, tmp_path / "other", **inputs)
@@ -276,6 +288,7 @@ def test_a_run_needs_data_and_a_trained_model(inputs, tmp_path):
         pipeline.compress([1], tmp_path)
 
 
+@pytest.mark.slow
 def test_train_stage_makes_the_baseline_or_leaves_a_given_model(inputs, tmp_path, capsys):
     from tfedge.task import Task
 

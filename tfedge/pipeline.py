@@ -60,7 +60,7 @@ def compress(
     (unless the stage says `retrain: true`).
 
     A scheme that cannot be written does not stop the others: its record has `bytes` 0 and a note
-    that begins with "not made".
+    that begins with "not made"; the next run tries it again.
 
     Args:
         recipe: A Recipe, the path of one, or its plain data.
@@ -140,6 +140,10 @@ class _Run:
             }
         )
         files = folder.outputs(key)
+        if files is not None and self._incomplete(folder, spec):
+            # What could not be written then may work now (another version of a library).
+            folder.reopen(key)
+            files = None
         if files is not None:
             _say(f"{folder.name}: done before, skipped")
         else:
@@ -149,6 +153,12 @@ class _Run:
             files = folder.finish(key)
         self.outputs.append(files)
         self._take_up(folder, spec)
+
+    def _incomplete(self, folder: StageFolder, spec: StageSpec | None) -> bool:
+        """True for a convert stage in which a file could not be made."""
+        if not isinstance(spec, ConvertSpec):
+            return False
+        return any(not row["bytes"] for row in json.loads((folder.path / RECORD).read_text()))
 
     def _rehearse(self) -> None:
         if not self.rehearsed:

@@ -101,6 +101,18 @@ class StageFolder:
         write_atomic(key_file, key.encode())
         return self.partial, scratch
 
+    def reopen(self, key: str) -> None:
+        """Turns the finished stage back into one at work, so that `begin` goes on with its files.
+
+        Args:
+            key: What the stage was done for.
+        """
+        if self.partial.exists():
+            shutil.rmtree(self.partial)
+        write_atomic(self.path / KEY_FILE, key.encode())
+        (self.path / MARKER).unlink()
+        self.path.rename(self.partial)
+
     def finish(self, key: str) -> dict[str, str]:
         """Puts the finished stage in place of an older one.
 

@@ -111,9 +111,12 @@ def _summary(records: Sequence[Record]) -> str:
     for key in rows.timing_keys(records):
         timing = rows.timing_of(final, key)
         if timing and (factor := rows.speed_up(final, base, key)):
-            word = "fewer instructions" if key.source == "emulated" else "faster"
+            words = ("faster", "slower")
+            if key.source == "emulated":
+                words = ("fewer instructions", "more instructions")
             unit = "" if key.source == "emulated" else " ms (min / p50 / p90)"
-            cards.append((f"{factor:.1f}x", f"{rows.latency_text(timing)}{unit}, {key}", word))
+            big, word = _times(factor, words)
+            cards.append((big, f"{rows.latency_text(timing)}{unit}, {key}", word))
     if final.macs and base.macs and final.macs != base.macs:
         note = f"{rows.count_text(final.macs)} instead of {rows.count_text(base.macs)}"
         cards.append((f"{base.macs / final.macs:.1f}x", note, "fewer MACs"))
@@ -125,6 +128,11 @@ def _summary(records: Sequence[Record]) -> str:
     )
     head = f"{final.label}, {final.scheme}, beside {base.label}, {base.scheme}"
     return f'<p class="lead">{html.escape(head)}</p><div class="cards">{body}</div>'
+
+
+def _times(factor: float, words: tuple[str, str]) -> tuple[str, str]:
+    """A factor and its word, turned round where it is below 1."""
+    return (f"{factor:.1f}x", words[0]) if factor >= 1 else (f"{1 / factor:.1f}x", words[1])
 
 
 def _html_table(header: Sequence[str], body: Sequence[Sequence[str]], numbers: int) -> str:
@@ -178,7 +186,7 @@ def _table(records: Sequence[Record]) -> str:
 
 def _notes(records: Sequence[Record]) -> str:
     notes = rows.footnotes(records)
-    notes += [f"{r.label}, {r.scheme}: {n}" for r in records for n in r.notes]
+    notes += rows.notes_of(records)
     return "".join(f'<p class="help">{html.escape(n)}</p>' for n in notes)
 
 

@@ -123,6 +123,10 @@ def front(
     _cost_axis(figure, [x for _, x in points], cost_title)
     unit = " of the file on the test set, %" if scale == 100 else " of the file on the test set"
     figure.update_yaxes(title_text=html.escape(metric).capitalize() + unit)
+    scores = [scale * r.metrics[metric] for r, _ in points]
+    margin = 0.08 * (max(scores) - min(scores)) or 0.01 * abs(scores[0]) or 1.0
+    # Plotly's own range cuts markers at the edge in half.
+    figure.update_yaxes(range=[min(scores) - margin, max(scores) + margin])
     return figure
 
 

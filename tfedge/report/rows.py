@@ -132,6 +132,15 @@ def footnotes(records: Sequence[Record]) -> list[str]:
     return notes
 
 
+def notes_of(records: Sequence[Record]) -> list[str]:
+    """What the stages noted, each with the row that it belongs to."""
+    out = []
+    for record in records:
+        name = record.label if record.scheme == "keras" else f"{record.label}, {record.scheme}"
+        out += [f"{name}: {note}" for note in record.notes]
+    return out
+
+
 def _slower_than_float(record: Record, records: Sequence[Record], key: TimingKey) -> bool:
     """True where a record is slower than the float32 file of the same network (by MACs)."""
     mine = timing_of(record, key)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
     from rich.table import Table
 
-WIDTH_WITHOUT_TERMINAL = 150
+WIDTH_WITHOUT_TERMINAL = 160
 
 
 def make_console(stderr: bool = False) -> Console:
@@ -62,7 +62,7 @@ def record_table(records: Sequence[Record], title: str = "") -> Group:
     if len(keys) > 1:
         out += [_timing_table(records, key) for key in keys]
     notes = rows.footnotes(records)
-    notes += [f"{r.label}, {r.scheme}: {n}" for r in records for n in r.notes]
+    notes += rows.notes_of(records)
     out += [Text(note, style="dim") for note in notes]
     return Group(*out)
 
