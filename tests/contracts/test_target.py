@@ -1,0 +1,103 @@
+"""What every target must do; each new one is in TARGETS and so in these tests."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tests import tflite_files
+from tfedge.errors import InputError, TargetError
+from tfedge.record import SOURCES
+from tfedge.targets import TARGETS, Target, get_target
+from tfedge.tflite import Interpreter, flatbuffer
+
+
+@pytest.fixture(params=sorted(TARGETS))
+def target(request):
+    return get_target(request.param)
+
+
+def test_it_is_a_target(target):
+    assert isinstance(target, Target)
+    assert target.name in TARGETS and target.source in SOURCES
+
+
+def stored(name, kind, count):
+    data = tflite_files.file(name, kind)
+    rng = np.random.default_rng(0)
+    shapes = {s.name: (count, *s.shape[1:]) for s in Interpreter(data).inputs}
+    return data, {n: rng.integers(-128, 128, s).astype(kind) for n, s in shapes.items()}
+
+
+@pytest.mark.parametrize("name", ["image", "two"])
+def test_integer_files_give_the_interpreters_very_codes(target, name):
+    data, x = stored(name, "int8", 3)
+    found, expected = target.run(data, x), Interpreter(data).run_all(x)
+    assert found.keys() == expected.keys()
+    for output in expected:
+        assert found[output].dtype == np.int8
+        np.testing.assert_array_equal(found[output], expected[output])
+
+
+def test_a_good_file_has_no_fatal_violation(target):
+    violations = target.check(tflite_files.file("image", "int8"))
+    assert not any(v.fatal for v in violations)
+    assert all(v.reason for v in violations)
+
+
+def cut_short():
+    """Starts like a TFLite file and cannot be run."""
+    model = flatbuffer.read(tflite_files.file("image", "int16"))
+    graph = model.subgraphs[0]
+    graph.tensors[graph.inputs[0]].shape = [1, 8, 8, 5]
+    return flatbuffer.write(model)
+
+
+def test_a_file_that_cannot_run_is_fatal_and_never_a_crash(target):
+    assert any(v.fatal for v in target.check(cut_short()))
+    with pytest.raises(TargetError):
+        target.run(cut_short(), {"image": np.zeros((1, 8, 8, 5), np.int16)})
+    with pytest.raises(TargetError, match="'bad'"):
+        target.time({"good": tflite_files.file("image"), "bad": cut_short()}, 1, 1)
+
+
+def test_what_is_no_file_is_an_input_error(target):
+    for call in (
+        lambda: target.check(b"none"),
+        lambda: target.run(b"none", {}),
+        lambda: target.time({"m": b"none"}, 1, 1),
+    ):
+        with pytest.raises(InputError, match="not a TFLite file"):
+            call()
+
+
+def test_inputs_that_do_not_fit_are_an_input_error(target):
+    data, x = stored("image", "int8", 1)
+    for bad in ({"imege": x["image"]}, {"image": x["image"][..., :2]}, {"image": x["image"] * 1.0}):
+        with pytest.raises(InputError):
+            target.run(data, bad)
+
+
+def test_timings_are_complete_and_in_order(target):
+    files = {k: tflite_files.file("image", k) for k in ("float", "int8")}
+    found = target.time(files, 3, 1)
+    assert [t.model for t in found] == list(files)
+    for timing in found:
+        assert (timing.target, timing.source) == (target.name, target.source)
+        assert (timing.threads, timing.runs) == (1, 3)
+        assert timing.bytes == len(files[timing.model]) and timing.total_ops == 7
+        assert 0 <= timing.delegated_ops <= 7
+        if timing.source != "emulated":
+            times = [timing.min_ms, timing.p50_ms, timing.p90_ms, timing.p99_ms]
+            assert times == sorted(times) and times[0] > 0 and math.isfinite(times[-1])
+    assert found[0].ratio_p50 == found[0].ratio_min == 1.0
+    for number in (0, -1):
+        with pytest.raises(InputError):
+            target.time(files, number, 1)
+        with pytest.raises(InputError):
+            target.time(files, 1, number)
+
+
+def test_an_unknown_target_is_answered_with_the_nearest():
+    with pytest.raises(TargetError, match="Did you mean 'host'"):
+        get_target("hsot")

@@ -1,0 +1,104 @@
+import os
+
+import pytest
+
+from tests import tflite_files
+from tfedge.bench import measure
+from tfedge.errors import InputError, TargetError
+from tfedge.targets import host, machine
+from tfedge.tflite import TFLiteModel
+
+
+def test_files_are_measured_in_pairs(tmp_path):
+    large = tflite_files.file("large")
+    path = tmp_path / "again.tflite"
+    path.write_bytes(large)
+    small = TFLiteModel.from_bytes(tflite_files.file("image", "int8"), scheme="w8a8")
+    first, second, third = measure([large, str(path), small], runs=15)
+    assert [t.model for t in (first, second, third)] == ["model 0", "again", "w8a8"]
+    assert first.ratio_p50 == first.ratio_min == 1.0
+    # The same file twice costs the same; bounds are wide because the machine may be busy.
+    assert 0.5 < second.ratio_min < 2 and 0.4 < second.ratio_p50 < 2.5
+    assert third.ratio_min < 0.5 and third.min_ms < first.min_ms
+    assert third.ratio_min == pytest.approx(third.min_ms / first.min_ms)
+
+
+def test_a_timing_says_what_it_was_measured_on():
+    (timing,) = measure(tflite_files.file("image", "int8"), runs=4)
+    assert (timing.target, timing.source, timing.runs) == ("host", "measured", 4)
+    assert (timing.delegated_ops, timing.total_ops, timing.partitions) == (6, 7, 1)
+    assert timing.isa == machine.isa() and timing.isa.startswith(os.uname().machine)
+    assert timing.load >= 0 and timing.ratio_p50 is timing.ratio_min is None
+    assert timing.init_ms > 0 and timing.peak_mb > 0
+    # CPU time of one thread is not far above the wall's; both are per inference, not per sample.
+    assert 0 < timing.cpu_min_ms < 2 * timing.p99_ms and timing.min_ms < 1
+
+
+def test_equal_names_get_numbers():
+    model = TFLiteModel.from_bytes(tflite_files.file("two"), meta={"label": "x"})
+    assert [t.model for t in measure([model] * 3, runs=1)] == ["x", "x (2)", "x (3)"]
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True, None])
+@pytest.mark.parametrize("word", ["runs", "threads"])
+def test_numbers_below_one_are_refused(word, bad):
+    with pytest.raises(InputError, match=f"{word} must be"):
+        measure(tflite_files.file("two"), **{word: bad})
+
+
+def test_bad_models_are_named(tmp_path):
+    with pytest.raises(InputError, match="no model"):
+        measure([])
+    with pytest.raises(InputError, match="cannot read.*none.tflite"):
+        measure(tmp_path / "none.tflite")
+    with pytest.raises(InputError, match="model 1 is not a TFLite file"):
+        measure([tflite_files.file("two"), b"x"])
+    with pytest.raises(InputError, match="model 0 cannot be measured.*int"):
+        measure([3])
+    with pytest.raises(TargetError, match="unknown target"):
+        measure(tflite_files.file("two"), target="phone")
+
+
+def test_a_model_that_kills_its_process_is_named(tmp_path, monkeypatch):
+    (tmp_path / "odd_host.py").write_text(
+        "from tfedge.shell import Answer, serve\nimport os\n"
+        "def f(values, arrays):\n"
+        "    if arrays['file'].size > 10_000: os.write(2, b'kernel.cc:3 boom'); os.abort()\n"
+        "    return Answer({})\nserve(f)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(host, "_MODULE", "odd_host")
+    with pytest.raises(TargetError, match="'model 1' ended the process.*SIGABRT; kernel.cc:3 boom"):
+        measure([tflite_files.file("two"), tflite_files.file("large")], runs=1)
+
+
+def test_several_threads_count_the_cpu_time_of_all():
+    (timing,) = measure(tflite_files.file("large"), runs=3, threads=2)
+    assert timing.threads == 2 and timing.cpu_min_ms > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        (
+            "x86_64",
+            "flags\t\t: fpu avx avx2 avx512_vnni\nflags : fpu avx avx2\n",
+            "x86_64 avx2 avx",
+        ),
+        ("aarch64", "Features\t: fp asimd asimddp i8mm\n", "aarch64 i8mm asimddp asimd"),
+        ("arm64", "", "arm64"),
+    ],
+)
+def test_the_instruction_sets_are_those_of_all_cores(name, text, expected):
+    assert machine.isa_of(name, text) == expected
+
+
+def test_peak_memory_counts_from_where_it_began():
+    earlier = bytearray(b"\1") * 64_000_000
+    del earlier
+    memory = machine.PeakMemory()
+    assert memory.megabytes() < 32
+    used = bytearray(b"\1") * 48_000_000
+    assert 40 < memory.megabytes() < 120
+    del used
+    assert memory.megabytes() > 40
