@@ -38,9 +38,7 @@ def guarded(command: Callable[[], int | None], *, debug: bool) -> int:
             traceback.print_exc()
         return _fail("interrupted; what was finished is kept", INTERRUPTED)
     except BrokenPipeError:
-        # The reader went away (`| head`); Python's own flush at exit must not complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        raise  # the reader of standard output went away: main's business
     except Exception as error:
         if debug:
             traceback.print_exc()
