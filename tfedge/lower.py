@@ -21,6 +21,7 @@ from tfedge.quantized import (
     exporting,
     is_quantized,
     layer_name,
+    output_names,
     qat_scheme,
     unset_ranges,
 )
@@ -83,30 +84,6 @@ def source_of(model: Any) -> Source:
     renamed = {x.name: layer_name(x) for x in all_layers(net) if x.name != layer_name(x)}
     scheme = qat_scheme(net) if quantized else ""
     return Source(call, inputs, tuple(output_names(net)), scheme, renamed, net)
-
-
-def output_names(model: Any) -> list[str]:
-    """Names of a model's outputs, in the order of the flattened outputs.
-
-    The keys where the model returns a dict; else the names of the layers that make them, as Keras
-    does, without the "quant_" of quantize-aware models.
-
-    Args:
-        model: A tf_keras Functional or Sequential model.
-    """
-    nested = model._nested_outputs
-    if isinstance(nested, dict) and all(hasattr(v, "shape") for v in nested.values()):
-        return sorted(nested)
-    names: list[str] = []
-    used: dict[str, int] = {}
-    for tensor in tf.nest.flatten(nested):
-        layer = tensor._keras_history.layer
-        base = name = layer_name(layer)
-        while name in names:
-            used[base] = used.get(base, 0) + 1
-            name = f"{base}_{used[base]}"
-        names.append(name)
-    return names
 
 
 def _serving_source(model: ServingModel) -> Source:
@@ -274,10 +251,10 @@ def _freeze(source: Source) -> Any:
 
 def _convert(frozen: Any, source: Source, spec: QuantScheme, calibration: Any) -> bytes:
     """Runs the TFLite converter, its chatter kept for the error message."""
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
-    _configure(converter, source, spec, calibration, frozen)
     with captured() as said:
         try:
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+            _configure(converter, source, spec, calibration, frozen)
             return bytes(converter.convert())
         except (InputError, ModelError):
             raise
@@ -321,8 +298,8 @@ def _reason(error: BaseException, said: str) -> str:
     """The line of an error, or of the converter's chatter, that says most."""
     lines = [x.strip() for x in (str(error) + "\n" + said).splitlines() if x.strip()]
     telling = [x for x in lines if "error:" in x.lower()] or lines
-    text = telling[0] if telling else type(error).__name__
-    return text
+    text = (telling[0] if telling else type(error).__name__).split("error: ", 1)[-1]
+    return text if len(text) <= 400 else text[:200] + " ... " + text[-200:]
 
 
 def _finish(raw: bytes, source: Source, spec: QuantScheme, io: str) -> bytes:

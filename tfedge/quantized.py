@@ -111,6 +111,39 @@ def layer_name(layer: Any) -> str:
     return layer.layer.name if _is_wrapper(layer) else layer.name
 
 
+def output_names(model: Any) -> list[str]:
+    """Names of a model's outputs, in the order of the flattened outputs.
+
+    The keys where the model returns a dict; else the names of the layers that make them, as Keras
+    does, without the "quant_" of quantize-aware models.
+
+    Args:
+        model: A tf_keras Functional or Sequential model.
+    """
+    nested = model._nested_outputs
+    if isinstance(nested, dict) and all(hasattr(v, "shape") for v in nested.values()):
+        return sorted(nested)
+    names: list[str] = []
+    used: dict[str, int] = {}
+    for tensor in _flat(nested):
+        layer = tensor._keras_history.layer
+        base = name = layer_name(layer)
+        while name in names:
+            used[base] = used.get(base, 0) + 1
+            name = f"{base}_{used[base]}"
+        names.append(name)
+    return names
+
+
+def _flat(nested: Any) -> list[Any]:
+    """Leaves of nested lists, tuples and dicts, dicts in key order."""
+    if isinstance(nested, dict):
+        return [x for key in sorted(nested) for x in _flat(nested[key])]
+    if isinstance(nested, (list, tuple)):
+        return [x for part in nested for x in _flat(part)]
+    return [nested]
+
+
 def ranges(model: Any) -> list[Range]:
     """All quantizers of a built quantize-aware model, in the order of its layers."""
     found: list[Range] = []

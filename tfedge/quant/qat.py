@@ -9,9 +9,20 @@ import weakref
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tfedge._keras import flavour, keras
+from tfedge._keras import flavour, keras, tf
 from tfedge.errors import InputError, ModelError
-from tfedge.graph.trace import Call, Graph, Ref, Tensor, copy_layer, map_structure, replay, trace
+from tfedge.graph.trace import (
+    Call,
+    Graph,
+    Ref,
+    Tensor,
+    copy_layer,
+    flatten,
+    functional_of,
+    map_structure,
+    replay,
+    trace,
+)
 from tfedge.quant import _tfmot
 from tfedge.quant.configs import InputQuantizer, TfedgeQuantizeWrapper, custom_objects
 from tfedge.quant.normalise import normalise
@@ -19,7 +30,7 @@ from tfedge.quant.placement import Placement
 from tfedge.quant.quantizers import ActivationQuantizer
 from tfedge.quant.ranges import calibrate, copy_ranges
 from tfedge.quant.refusals import check_int16, check_layers
-from tfedge.quantized import Range, is_quantized, qat_scheme, ranges, unset_ranges
+from tfedge.quantized import Range, is_quantized, output_names, qat_scheme, ranges, unset_ranges
 from tfedge.schemes import get_scheme
 
 QAT_SCHEMES = ("w8a8", "w8a16")
@@ -93,7 +104,8 @@ def quantize_aware(
     if scheme == "w8a16":
         check_int16(graph)
     rewritten = normalise(graph)
-    result = _wrap(rewritten.model, get_scheme(scheme).activation_bits)
+    equal = _with_output_names(rewritten.model, output_names(functional_of(model)))
+    result = _wrap(equal, get_scheme(scheme).activation_bits)
     _NOTES[result] = tuple(rewritten.notes.values())
     if calibration is not None:
         calibrate(result, calibration)
@@ -124,6 +136,25 @@ def _check(model: Any, scheme: str) -> None:
             f"{model.get_layer(mixed[0]).compute_dtype} in {_few(mixed)}",
             "Rebuild the model under the policy 'float32'",
         )
+
+
+def _with_output_names(model: Any, names: list[str]) -> Any:
+    """The model with its outputs under other names, by a layer that does nothing behind each.
+
+    Needed where the output of a nested model bears that model's name: its layers stand alone now.
+    """
+    taken = {layer.name for layer in model.layers}
+    have = output_names(model)
+    if have == names:
+        return model
+    flat = [
+        tensor
+        if was == name or name in taken
+        else keras.layers.Activation("linear", name=name)(tensor)
+        for tensor, was, name in zip(flatten(model._nested_outputs), have, names, strict=True)
+    ]
+    packed = tf.nest.pack_sequence_as(model._nested_outputs, flat)
+    return keras.Model(model._nested_inputs, packed, name=model.name)
 
 
 def _few(names: Any) -> str:
