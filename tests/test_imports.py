@@ -114,7 +114,8 @@ def test_importing_tfedge_is_cheap():
     "name", ["tflite", "targets", "bench", "report", "recipe", "data", "targets.host_worker"]
 )
 def test_the_device_side_needs_no_tensorflow(name):
-    code = f"import sys, tfedge.{name}; print(sorted({{'tensorflow', 'tf_keras'}} & set(sys.modules)))"
+    heavy = {"tensorflow", "tf_keras"}
+    code = f"import sys, tfedge.{name}; print(sorted({heavy} & set(sys.modules)))"
     done = run(code)
     assert done.stdout.strip() == "[]", done.stderr
 
