@@ -160,9 +160,14 @@ def verify(model: Any, tflite: Any, data: Any, *, limit: int | None = None) -> D
     """
     from tfedge import activations
     from tfedge import lower as lowering
+    from tfedge.quantized import is_quantized, qat_scheme
     from tfedge.tflite import compare
 
     model, file = load_model(model), _as_file(tflite)
+    if file.scheme == "w8a16" and is_quantized(model) and qat_scheme(model) == "w8a8":
+        from tfedge import quant
+
+        model = quant.to_16x8(model)  # what `convert` made the file from
     source = lowering.source_of(model)
     if isinstance(data, (str, Path)):
         data = load(str(data), source.inputs)

@@ -27,20 +27,27 @@ def shift_and_flip(pixels: int = 2, *, flip: bool = True) -> Callable[[Any, Any]
         raise InputError("the shift must not be negative", f"{pixels} pixels")
 
     def augment(images: Any, seed: Any) -> Any:
-        shape = tf.shape(images)
-        count, sides = shape[0], (shape[1], shape[2])
-        moves = tf.random.stateless_uniform(
-            [2, count], seed=seed, minval=0, maxval=2 * pixels + 1, dtype=tf.int32
-        )
-        border = [[0, 0], [pixels, pixels], [pixels, pixels], [0, 0]]
-        padded = tf.pad(images, border, mode="SYMMETRIC")
-        rows = moves[0][:, None] + tf.range(sides[0])[None]
-        columns = moves[1][:, None] + tf.range(sides[1])[None]
+        static = images.shape
+        if pixels:
+            images = _shifted(images, pixels, seed)
         if flip:
-            mirrored = tf.random.stateless_uniform([count], seed=seed + 1) < 0.5
-            columns = tf.where(mirrored[:, None], columns[:, ::-1], columns)
-        shifted = tf.gather(padded, rows, axis=1, batch_dims=1)
-        shifted = tf.gather(shifted, columns, axis=2, batch_dims=1)
-        return tf.ensure_shape(shifted, images.shape)
+            # Another seed than the shift's, or the two would go together.
+            draws = tf.random.stateless_uniform([tf.shape(images)[0]], seed=seed + 1)
+            mirrored = tf.reshape(draws < 0.5, [-1, 1, 1, 1])
+            images = tf.where(mirrored, images[:, :, ::-1], images)
+        return tf.ensure_shape(images, static)
 
     return augment
+
+
+def _shifted(images: Any, pixels: int, seed: Any) -> Any:
+    """Every image moved by its own amount, by gathering rows and columns of the padded batch."""
+    shape = tf.shape(images)
+    moves = tf.random.stateless_uniform(
+        [2, shape[0]], seed=seed, minval=0, maxval=2 * pixels + 1, dtype=tf.int32
+    )
+    border = [[0, 0], [pixels, pixels], [pixels, pixels], [0, 0]]
+    padded = tf.pad(images, border, mode="SYMMETRIC")
+    rows = moves[0][:, None] + tf.range(shape[1])[None]
+    columns = moves[1][:, None] + tf.range(shape[2])[None]
+    return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)

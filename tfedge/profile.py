@@ -55,8 +55,8 @@ class Profile:
 
 
 def unwrap(layer: Any) -> Any:
-    """The layer inside tfmot's quantize wrapper, or the layer itself."""
-    return layer.layer if type(layer).__name__.startswith("QuantizeWrapper") else layer
+    """The layer inside a quantize wrapper, or the layer itself."""
+    return layer.layer if hasattr(layer, "quantize_config") else layer
 
 
 def _spatial(layer: Any, shape: tuple) -> int:

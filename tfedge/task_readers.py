@@ -62,7 +62,9 @@ def fashion_mnist() -> Task:
     """Fashion-MNIST: 28x28 grey images of 10 kinds of clothing, scaled to [0, 1].
 
     Validation is the last 5,000 of the 60,000 training images; the 10,000 test images are reported
-    on only. The reference model is ResNet-8.
+    on only. The reference model is ResNet-8. Training images are mirrored half of the time: over 8
+    epochs that gave 92.8 % on the validation part, against 91.8 % with random shifts by up to 2
+    pixels as well (Adam at 3e-3, batch 128, one seed), for which 8 epochs are too short.
     """
     from tfedge import datasets
     from tfedge.augment import shift_and_flip
@@ -80,7 +82,7 @@ def fashion_mnist() -> Task:
         kind="sparse",
         labels=datasets.FASHION_LABELS,
         preprocessing={"scale": scale, "offset": 0.0},
-        augment=shift_and_flip(2),
+        augment=shift_and_flip(0),
         build=resnet8,
     )
 

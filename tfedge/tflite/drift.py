@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import numpy as np
 
 from tfedge.errors import InputError, did_you_mean
 from tfedge.record import Drift, LayerDrift
 from tfedge.tflite import flatbuffer
-from tfedge.tflite.interpreter import Inputs, Interpreter
+from tfedge.tflite.interpreter import Inputs, Interpreter, filled
 from tfedge.tflite.layers import LayerFinder, op_layers
 from tfedge.tflite.tensors import TensorSpec, codes, dequantize, quantize
 
@@ -24,6 +25,7 @@ SQNR_WIDE_DB = 40.0
 MAX_STEPS = 2.0
 """Steps a layer may be off a quantized reference."""
 
+_COMPARABLE = ("float16", "float32", "int8", "uint8", "int16")
 _NEAR_DB = 1.0
 _FLOAT_TOLERANCE = 1e-5
 
@@ -75,9 +77,8 @@ def compare(
 ) -> Drift:
     """Runs a file and measures its difference to reference arrays.
 
-    Outputs are those of the file as it is deployed (with XNNPACK). Layers need a second run with
-    every tensor kept, which XNNPACK cannot do: there the runtime's own kernels compute, which
-    round differently by up to a step or so.
+    The file is run as it is deployed, with XNNPACK. For the layers it is run a second time, with
+    the tensors that stand for them as further outputs: the same kernels compute them.
 
     A file keeps only names. An op's output stands for the last layer fused into it, and a
     converter may drop that layer's name, so among the layers that an op may end with (those named,
@@ -223,25 +224,34 @@ def _layer_rows(
     data: bytes, inputs: Inputs, layers: Mapping[str, np.ndarray]
 ) -> list[tuple[LayerDrift, int]]:
     """Rows in execution order, each with the bits of its tensor (32 for float)."""
-    interpreter = Interpreter(data, keep_tensors=True)
+    candidates = _candidates(data, list(layers))
+    interpreter = Interpreter(_exposed(data, candidates))
     stored, batch = _stored(interpreter, inputs), interpreter.batch
     count = _layer_count(layers, len(next(iter(stored.values()))))
-    # Where the file has free axes, its tensors have their sizes only after a first run.
-    interpreter.run_all({k: v[:batch] for k, v in stored.items()})
-    specs = interpreter.tensors()
-    candidates = _candidates(data, interpreter, specs, layers)
+    specs: dict[int, TensorSpec] = {}
     tallies: dict[int, dict[str, _Tally]] = {}
     for start in range(0, count, batch):
         stop = min(start + batch, count)
-        interpreter.run_all({k: v[start:stop] for k, v in stored.items()})
+        interpreter.run({k: filled(v[start:stop], batch) for k, v in stored.items()})
+        # Where the file has free axes, its tensors have their sizes only after a run.
+        specs = specs or interpreter.tensors()
         for index, names in candidates.items():
-            got = interpreter.tensor(index)[: stop - start]
+            fits = [n for n in names if _same_shape(layers[n], specs[index], batch)]
+            got = interpreter.tensor(index)[: stop - start] if fits else np.empty(0)
             real = dequantize(got, specs[index])
-            for name in names:
+            for name in fits:
                 ref = layers[name][start:stop]
                 tally = tallies.setdefault(index, {}).setdefault(name, _Tally())
                 tally.add(ref, real, _steps(got, ref, specs[index]))
     return _rows(tallies, specs)
+
+
+def _exposed(data: bytes, tensors: Iterable[int]) -> bytes:
+    """The file with more of its tensors as outputs: so XNNPACK computes them as it is deployed."""
+    model = flatbuffer.read(data)
+    graph = model.subgraphs[0]
+    graph.outputs = list(dict.fromkeys([*(int(t) for t in graph.outputs), *tensors]))
+    return flatbuffer.write(model)
 
 
 def _layer_count(layers: Mapping[str, np.ndarray], samples: int) -> int:
@@ -259,42 +269,29 @@ def _layer_count(layers: Mapping[str, np.ndarray], samples: int) -> int:
     return max(counts.values())
 
 
-def _candidates(
-    data: bytes,
-    interpreter: Interpreter,
-    specs: Mapping[int, TensorSpec],
-    layers: Mapping[str, np.ndarray],
-) -> dict[int, list[str]]:
+def _candidates(data: bytes, order: Sequence[str]) -> dict[int, list[str]]:
     """Layers that each op's output may stand for, the likeliest last; in execution order."""
     model = flatbuffer.read(data)
-    order = list(layers)
-    finder = LayerFinder(order)
+    graph, finder = model.subgraphs[0], LayerFinder(order)
     behind = op_layers(model, order)
     present = set(behind)
     found: dict[int, list[str]] = {}
-    for op, last in zip(interpreter.ops(), behind, strict=True):
+    for op, last in zip(graph.operators or [], behind, strict=True):
         if not last:
             continue
         after = finder.order[last] + 1
-        for name in order[after:]:
-            if name in present:
-                break
-            after += 1
-        unnamed = order[finder.order[last] + 1 : after]
-        for index in op.outputs:
-            spec = specs.get(index)
-            if spec is None or spec.numpy_dtype.kind not in "fiu":
+        unnamed = list(takewhile(lambda name: name not in present, order[after:]))
+        for index in (int(t) for t in op.outputs if t >= 0):
+            tensor = graph.tensors[index]
+            if flatbuffer.tensor_dtype(tensor) not in _COMPARABLE or tensor.isVariable:
                 continue
-            named = [n for n in finder.all(spec.name) if n != last]
-            names = dict.fromkeys([*named, *unnamed, last])  # The likeliest is the last.
-            fits = [n for n in names if _same_shape(layers[n], spec, interpreter)]
-            if fits:
-                found[index] = fits
+            named = [n for n in finder.all(flatbuffer.tensor_name(tensor)) if n != last]
+            found[index] = list(dict.fromkeys([*named, *unnamed, last]))
     return found
 
 
-def _same_shape(values: np.ndarray, spec: TensorSpec, interpreter: Interpreter) -> bool:
-    return spec.shape[:1] == (interpreter.batch,) and values.shape[1:] == spec.shape[1:]
+def _same_shape(values: np.ndarray, spec: TensorSpec, batch: int) -> bool:
+    return spec.shape[:1] == (batch,) and values.shape[1:] == spec.shape[1:]
 
 
 def _rows(

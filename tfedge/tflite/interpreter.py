@@ -6,22 +6,17 @@ yet with `tfedge.tflite.check.check_runs` first, which does it in another proces
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tfedge.errors import ConversionError, InputError, did_you_mean
+from tfedge.tflite.quiet import quiet
 from tfedge.tflite.tensors import TensorSpec, dequantize, quantize
 
 _DELEGATE = "DELEGATE"
-_stderr_lock = threading.Lock()
 
 Inputs = Any
 """An array (one input), a dict of arrays by input name, or a list of arrays in the file's order."""
@@ -77,7 +72,7 @@ class Interpreter:
         if threads < 1:
             raise InputError("threads must be at least 1", str(threads))
         self._keep_tensors = keep_tensors
-        with _quiet():
+        with quiet():
             self._runtime = _load(bytes(data), threads, delegate and not keep_tensors, keep_tensors)
             self._allocate()
 
@@ -161,7 +156,7 @@ class Interpreter:
         count, batch = self._count(named), self.batch
         parts: dict[str, list[np.ndarray]] = {s.name: [] for s in self.outputs}
         for start in range(0, count, batch):
-            piece = {k: _filled(v[start : start + batch], batch) for k, v in named.items()}
+            piece = {k: filled(v[start : start + batch], batch) for k, v in named.items()}
             real = min(batch, count - start)
             for name, value in self.run(piece).items():
                 parts[name].append(_unfilled(name, value, real, batch))
@@ -187,15 +182,15 @@ class Interpreter:
         return {s.name: dequantize(stored[s.name], s) for s in self.outputs}
 
     def tensor(self, index: int) -> np.ndarray:
-        """A copy of any tensor of the main subgraph, as the last run left it.
+        """A copy of a tensor of the main subgraph, as the last run left it.
 
         Args:
-            index: Tensor number.
+            index: Tensor number: of an output, or of any tensor with `keep_tensors`.
 
         Raises:
-            InputError: The interpreter was made without `keep_tensors`, or holds no such tensor.
+            InputError: The tensor was not kept, or there is none of this number.
         """
-        if not self._keep_tensors:
+        if not self._keep_tensors and all(s.index != index for s in self.outputs):
             raise InputError("intermediate tensors were not kept", fix="Pass keep_tensors=True")
         try:
             return self._runtime.get_tensor(index)
@@ -265,7 +260,7 @@ class Interpreter:
                 )
             resize = resize or bool(differ)
         if resize:
-            with _quiet():
+            with quiet():
                 for spec in self.inputs:
                     self._runtime.resize_tensor_input(spec.index, named[spec.name].shape)
                 self._allocate()
@@ -367,8 +362,8 @@ def _real(indices: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(i) for i in indices if i >= 0)
 
 
-def _filled(part: np.ndarray, batch: int) -> np.ndarray:
-    """Repeats the last sample until the batch is full."""
+def filled(part: np.ndarray, batch: int) -> np.ndarray:
+    """Repeats the last sample of [n, ...], n at least 1, until there are `batch`."""
     lack = batch - len(part)
     return part if lack == 0 else np.concatenate([part, np.repeat(part[-1:], lack, axis=0)])
 
@@ -384,26 +379,3 @@ def _unfilled(name: str, value: np.ndarray, real: int, batch: int) -> np.ndarray
 
 def _one_line(error: BaseException) -> str:
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Holds back the INFO lines that the runtime writes straight to the process's stderr."""
-    try:
-        saved = os.dup(2)
-    except OSError:  # A process without a stderr has no screen to keep clean.
-        yield
-        return
-    with _stderr_lock, tempfile.TemporaryFile() as held:
-        if sys.stderr is not None:
-            sys.stderr.flush()
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            held.seek(0)
-            rest = [line for line in held.read().splitlines(True) if not line.startswith(b"INFO:")]
-            if rest:
-                os.write(2, b"".join(rest))
