@@ -115,14 +115,13 @@ def layer_names(model: Any) -> list[str]:
     return list(dict.fromkeys(_in_order(net)))
 
 
-def _in_order(net: Any) -> Iterator[str]:
+def _in_order(net: Any, nested: bool = False) -> Iterator[str]:
     for depth in sorted(net._nodes_by_depth, reverse=True):
         for node in net._nodes_by_depth[depth]:
-            inner = node.layer
-            if hasattr(inner, "layers"):
-                yield from _in_order(functional_of(inner))
-            else:
-                yield layer_name(inner)
+            if hasattr(node.layer, "layers"):
+                yield from _in_order(functional_of(node.layer), nested=True)
+            elif not (nested and node.is_input):  # A nested model's inputs are no tensors.
+                yield layer_name(node.layer)
 
 
 def lower(
