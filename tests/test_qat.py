@@ -306,6 +306,39 @@ def test_quantizer_values():
     assert float(variables["min_var"]) == pytest.approx(-1.001)
 
 
+def test_a_softmax_head_learns_from_its_worst_errors():
+    """A true class of probability 1e-4 rounds to 0 in the file; training must still feel it."""
+    i = keras.Input((2,), name="x")
+    model = keras.Model(i, L.Dense(2, activation="softmax", name="d")(i))
+    model.set_weights([np.array([[4.0, -5.0], [0, 0]], "float32"), np.zeros(2, "float32")])
+    x = np.array([[1.0, 0.0]], "float32")
+    aware = quant.quantize_aware(model, calibration=x)
+    with tf.GradientTape() as tape:
+        out = aware(x, training=True)
+        loss = keras.losses.sparse_categorical_crossentropy(np.array([1]), out)
+    gradient = tape.gradient(loss, aware.get_layer("quant_d").layer.kernel).numpy()
+    assert 8.0 < float(loss[0]) < 10.0
+    np.testing.assert_allclose(gradient[0], [1.0, -1.0], atol=0.01)
+    wide = quant.to_16x8(aware)
+    for built, scheme in ((aware, "w8a8"), (wide, "w8a16")):
+        assert steps_apart(built, lower(built, scheme), {"x": x}).max() <= 2.01
+
+
+def test_trains_inside_a_distiller():
+    from tfedge.distill import Distiller
+
+    model = keras.Sequential([keras.Input((6,), name="x"), L.Dense(8, "relu"), L.Dense(3)])
+    x = RNG.normal(size=(64, 6)).astype("float32")
+    aware = quant.quantize_aware(model, calibration=x)
+    before = [w.copy() for w in aware.get_weights()]
+    distiller = Distiller(aware, model)
+    distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    distiller.fit(x, RNG.integers(0, 3, 64), batch_size=16, epochs=1, verbose=0)
+    moved = [not np.array_equal(a, b) for a, b in zip(before, aware.get_weights(), strict=True)]
+    assert sum(moved) >= 6
+    assert float_ops(lower(aware, "w8a8")) == []
+
+
 def test_import_leaves_keras_3_alone():
     code = (
         "import os, tfedge.quant, tensorflow as tf;"

@@ -42,6 +42,7 @@ class LayerConfig(_tfmot.QuantizeConfig):
             prescribed) or "source" (by the range of what the layer reads: kernels that round, but
             keep their input's scale).
         activation_bits: 8 or 16.
+        final: True where the output is the model's (see `FixedQuantizer`).
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class LayerConfig(_tfmot.QuantizeConfig):
         before_activation: bool = False,
         output: str = "",
         activation_bits: int = 8,
+        final: bool = False,
     ) -> None:
         self.kernels = dict(kernels or {})
         self.before_activation = before_activation
         self.output = output
         self.activation_bits = activation_bits
+        self.final = final
 
     def get_weights_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
         """Kernels of the layer with their quantizers."""
@@ -85,7 +88,7 @@ class LayerConfig(_tfmot.QuantizeConfig):
             return [ActivationQuantizer(self.activation_bits)]
         if self.output in ("", "source"):
             return []
-        return [FixedQuantizer(self.output, self.activation_bits)]
+        return [FixedQuantizer(self.output, self.activation_bits, self.final)]
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -94,6 +97,7 @@ class LayerConfig(_tfmot.QuantizeConfig):
             "before_activation": self.before_activation,
             "output": self.output,
             "activation_bits": self.activation_bits,
+            "final": self.final,
         }
 
 

@@ -141,6 +141,9 @@ class Placement:
         self._outputs = set(graph.output_refs())
         self._makers = {c.outputs[0]: c for c in graph.calls if len(c.outputs) == 1}
         self._calls = {c.name: c for c in graph.calls}
+        self._all: dict[str, list[Call]] = {}
+        for call in graph.calls:
+            self._all.setdefault(call.name, []).append(call)
 
     def config(self, name: str, layer: Any, bits: int) -> LayerConfig | None:
         """The layer's QuantizeConfig, or None for a layer that stays as it is.
@@ -159,7 +162,8 @@ class Placement:
         always = isinstance(layer, keras.layers.Concatenate)  # Its wrapper helps the export.
         if not (rule.kernels or before or output or always):
             return None
-        return LayerConfig(rule.kernels, before, output, bits)
+        final = any(i in self._outputs for c in self._all[name] for i in c.outputs)
+        return LayerConfig(rule.kernels, before, output, bits, final)
 
     @staticmethod
     def _output(rule: Rule, function: str) -> str:

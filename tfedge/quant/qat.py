@@ -24,7 +24,7 @@ from tfedge.graph.trace import (
     trace,
 )
 from tfedge.quant import _tfmot
-from tfedge.quant.configs import InputQuantizer, TfedgeQuantizeWrapper, custom_objects
+from tfedge.quant.configs import InputQuantizer, LayerConfig, TfedgeQuantizeWrapper, custom_objects
 from tfedge.quant.normalise import normalise
 from tfedge.quant.placement import Placement
 from tfedge.quant.quantizers import ActivationQuantizer
@@ -259,7 +259,7 @@ def _with_16_bits(layer: Any) -> Any:
             return type(layer).from_config(config)
         inner = copy_layer(layer.layer)
         old = layer.quantize_config
-        new = type(old)(old.kernels, old.before_activation, old.output, 16)
+        new = LayerConfig(old.kernels, old.before_activation, old.output, 16, old.final)
         return TfedgeQuantizeWrapper(inner, new, name=layer.name)
 
 

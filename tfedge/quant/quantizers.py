@@ -91,10 +91,12 @@ class FixedQuantizer(_tfmot.Quantizer):
     Args:
         function: "sigmoid", "softmax" or "tanh".
         num_bits: 8 or 16.
+        final: True for an output of the model: it is quantized in the file only. A probability
+            that rounds to 0 would have an infinite cross-entropy and no gradient.
     """
 
-    def __init__(self, function: str, num_bits: int = 8) -> None:
-        self.function, self.num_bits = function, num_bits
+    def __init__(self, function: str, num_bits: int = 8, final: bool = False) -> None:
+        self.function, self.num_bits, self.final = function, num_bits, final
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
         """Adds no variables."""
@@ -103,7 +105,7 @@ class FixedQuantizer(_tfmot.Quantizer):
     def __call__(self, inputs: Any, training: Any, weights: dict, **kwargs: Any) -> Any:
         """Quantizes `inputs`."""
         del training, weights, kwargs
-        if observe.active() is not None:
+        if observe.active() is not None or (self.final and not export_bits()):
             return inputs
         low, high = self.bounds()
         return tf.quantization.fake_quant_with_min_max_args(
@@ -116,7 +118,7 @@ class FixedQuantizer(_tfmot.Quantizer):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {"function": self.function, "num_bits": self.num_bits}
+        return {"function": self.function, "num_bits": self.num_bits, "final": self.final}
 
 
 class WeightQuantizer(_tfmot.LastValueQuantizer):
