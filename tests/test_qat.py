@@ -186,6 +186,21 @@ def test_without_calibration_training_sets_the_ranges():
     assert float_ops(lower(aware, "w8a8")) == []
 
 
+def test_training_with_16_bits_keeps_the_ranges_symmetric():
+    model = keras.Sequential([keras.Input((6,), name="x"), L.Dense(4, "relu"), L.Dense(2)])
+    x = RNG.uniform(-3, 1, size=(64, 6)).astype("float32")
+    aware = quant.quantize_aware(model, "w8a16")
+    aware.compile("sgd", "mse")
+    aware.fit(x, np.ones((64, 2)), batch_size=16, epochs=2, verbose=0)
+    for row in ranges(aware):
+        if row.role != "weight":
+            assert float(row.low) == pytest.approx(-float(row.high) * 32768 / 32767, rel=1e-6)
+    data = lower(aware, "w8a16")
+    assert float_ops(data) == []
+    apart = steps_apart(aware, data, {"x": x})
+    assert apart.max() <= 3.01
+
+
 def test_frozen_layers_stay_frozen():
     model = keras.Sequential([keras.Input((6,)), L.Dense(4, name="f"), L.Dense(2, name="t")])
     model.get_layer("f").trainable = False
@@ -290,14 +305,26 @@ def test_depthwise_scales_are_per_channel():
     np.testing.assert_allclose(row.high, np.abs(kernel).max((0, 1, 3)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("axis", ["channel", "tensor"])
+def test_the_largest_weight_has_a_gradient(axis):
+    quantizer = WeightQuantizer(axis)
+    shape = (3, 3, 2, 64) if axis == "channel" else (18, 64)
+    kernel = tf.constant(RNG.normal(size=shape).astype("float32"))
+    variables = quantizer.build(shape, "w", keras.layers.Layer())
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        out = tf.reduce_sum(quantizer(kernel, True, variables))
+    assert float(tf.reduce_min(tape.gradient(out, kernel))) == 1.0
+
+
 def test_quantizer_values():
     quantizer = WeightQuantizer("tensor")
     layer = keras.layers.Layer()
     variables = quantizer.build((2, 2), "w", layer)
-    kernel = tf.constant([[1.0, -2.0], [0.5, 0.012]])
+    kernel = tf.constant([[1.01, -2.0], [0.5, 0.012]])
     step = 2.0 / 127
     got = quantizer(kernel, True, variables).numpy()
-    np.testing.assert_allclose(got, np.round(kernel.numpy() / step) * step, atol=1e-6)
+    np.testing.assert_allclose(got, np.round(kernel.numpy() / step) * step, atol=1e-5)
     activation = ActivationQuantizer(8)
     variables = activation.build(None, "a", layer)
     activation(tf.constant([-1.0, 3.0]), True, variables)
@@ -312,7 +339,7 @@ def test_a_softmax_head_learns_from_its_worst_errors():
     model = keras.Model(i, L.Dense(2, activation="softmax", name="d")(i))
     model.set_weights([np.array([[4.0, -5.0], [0, 0]], "float32"), np.zeros(2, "float32")])
     x = np.array([[1.0, 0.0]], "float32")
-    aware = quant.quantize_aware(model, calibration=x)
+    aware = quant.quantize_aware(model, calibration=1.5 * x)
     with tf.GradientTape() as tape:
         out = aware(x, training=True)
         loss = keras.losses.sparse_categorical_crossentropy(np.array([1]), out)
