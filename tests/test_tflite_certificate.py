@@ -41,12 +41,18 @@ def _view(name, **changes):
     return delegation.OpView(**{**base, **changes})
 
 
-def _tensor(dtype, shape=(1, 4), scale=None):
+def _slice():
+    options = flatbuffer.schema.StridedSliceOptionsT()
+    options.shrinkAxisMask = 1
+    return options
+
+
+def _tensor(dtype, shape=(1, 4), scale=None, zero=0):
     tensor = flatbuffer.schema.TensorT()
     tensor.type, tensor.shape = flatbuffer.TYPES[dtype], list(shape)
     if scale is not None:
         tensor.quantization = flatbuffer.schema.QuantizationParametersT()
-        tensor.quantization.scale = [scale]
+        tensor.quantization.scale, tensor.quantization.zeroPoint = [scale], [zero]
     return tensor
 
 
@@ -68,7 +74,10 @@ FLOAT, INT8 = _tensor("float32"), _tensor("int8", scale=1.0)
         (_view("CONV_2D", inputs=(FLOAT, FLOAT, FLOAT), outputs=(FLOAT,),
                static=(False, False, True)), "not constant"),
         (_view("RESHAPE", inputs=(FLOAT, _tensor("int32")), outputs=(FLOAT,),
-               static=(False, False)), "no codes"),
+               static=(False, False)), "known only at run time"),
+        (_view("STRIDED_SLICE", options=_slice(), outputs=(FLOAT,)), "adds or drops axes"),
+        (_view("BATCH_MATMUL", inputs=(INT8, _tensor("int8", scale=1.0, zero=3)), outputs=(INT8,),
+               static=(False, False)), "zero point is not 0"),
         (_view("SPLIT", outputs=(FLOAT,) * 5), "splits into"),
         (_view("CONCATENATION", inputs=(FLOAT,) * 6, static=(False,) * 6), "joins more than 5"),
         (_view("MUL", outputs=(_tensor("float32", (1,) * 7),)), "more than 6 axes"),

@@ -51,6 +51,22 @@ def test_a_killed_process_is_told_with_its_phase_and_signal(worker):
         check_runs(tflite_files.file("image"))
 
 
+def test_the_op_that_kills_the_process_is_found(worker):
+    worker(
+        "import os\n"
+        "from tfedge.shell import Answer, serve\n"
+        "from tfedge.tflite import flatbuffer as fb\n"
+        "def f(values, arrays):\n"
+        "    model = fb.read(arrays['file'].tobytes())\n"
+        "    names = [fb.op_name(model, op) for _, _, op in fb.operators(model)]\n"
+        "    if 'MEAN' in names: os.abort()\n"
+        "    return Answer({'ops': []})\n"
+        "serve(f)\n"
+    )
+    with pytest.raises(ConversionError, match=r"SIGABRT at op 3 \(MEAN, tensor '.*gap.*'\)"):
+        check_runs(tflite_files.file("image"))
+
+
 def test_a_file_that_does_not_end_is_refused(worker):
     worker("import time; time.sleep(60)")
     with pytest.raises(ConversionError, match="does not finish"):

@@ -10,12 +10,13 @@ import numpy as np
 
 from tfedge.errors import ConversionError, InputError, TargetError
 from tfedge.shell import Answer, Finished, run_module, serve
+from tfedge.tflite import flatbuffer
 from tfedge.tflite.interpreter import Interpreter, OpInfo
 from tfedge.tflite.tensors import TensorSpec
 
 _MODULE = "tfedge.tflite.check_worker"
 _NODE = re.compile(r"Node number (\d+) \(([^)]+)\) (failed to \w+|\w+ failed)")
-_FIX = "The file cannot be used as it is; convert with another scheme, or see which op it is"
+_FIX = "Convert with another scheme, or replace the layer behind the op"
 
 
 def check_runs(data: bytes, timeout: float = 300.0) -> list[OpInfo]:
@@ -31,10 +32,10 @@ def check_runs(data: bytes, timeout: float = 300.0) -> list[OpInfo]:
     Raises:
         InputError: `data` is no TFLite file at all.
         ConversionError: The file cannot be loaded, prepared or run, ends the process by a signal,
-            or does not end. The message names the op where the runtime does; a kernel that aborts
-            often leaves only the source line it stood at.
+            or does not end. The message names the op: as the runtime does, or, for a process that
+            died, found by running ever closer beginnings of the file (a fraction of a second each).
     """
-    if bytes(data[4:8]) != b"TFL3":
+    if bytes(data[4:8]) != flatbuffer.IDENTIFIER:
         raise InputError("this is not a TFLite file", f"{len(data)} bytes", "Give a .tflite file")
     file = np.frombuffer(data, np.uint8)
     try:
@@ -43,7 +44,8 @@ def check_runs(data: bytes, timeout: float = 300.0) -> list[OpInfo]:
         raise ConversionError("the file does not finish one run", error.found, _FIX) from error
     answer = ended.answer
     if answer is None:
-        raise ConversionError(*_explain(ended.finished))
+        culprit = "" if _NODE.search(ended.finished.error_text) else _first_to_die(data, timeout)
+        raise ConversionError(*_explain(ended.finished, culprit))
     if "error" in answer.values:
         raise ConversionError(*_op_of(str(answer.values["error"])))
     return [_op_info(entry) for entry in answer.values["ops"]]
@@ -54,8 +56,50 @@ def _op_info(entry: dict[str, Any]) -> OpInfo:
     return OpInfo(**{**entry, **lists})
 
 
-def _explain(finished: Finished) -> tuple[str, str, str]:
-    """What to tell of a process that died: the phase it was in, the signal, its last words."""
+def _first_to_die(data: bytes, timeout: float) -> str:
+    """Names the op that ends the process, by trying ever closer beginnings of the file.
+
+    Returns:
+        For example "op 14 (SQUARED_DIFFERENCE, tensor 'm/ln/SquaredDifference')"; "" where no
+        beginning of the file dies, so that no single op can be named.
+    """
+    model = flatbuffer.read(data)
+    graph = model.subgraphs[0]
+    ops = list(graph.operators or [])
+    good, bad = 0, len(ops)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if _dies(_beginning(data, middle), timeout):
+            bad = middle
+        else:
+            good = middle
+    if not ops or not _dies(_beginning(data, bad), timeout):
+        return ""
+    op = ops[bad - 1]
+    name = flatbuffer.tensor_name(graph.tensors[int(op.outputs[0])]) if len(op.outputs) else ""
+    return f"op {bad - 1} ({flatbuffer.op_name(model, op)}, tensor '{name}')"
+
+
+def _beginning(data: bytes, count: int) -> bytes:
+    """The file cut after `count` ops of the main subgraph, with the last one's outputs."""
+    model = flatbuffer.read(data)
+    graph = model.subgraphs[0]
+    graph.operators = graph.operators[:count]
+    graph.outputs = [int(t) for t in graph.operators[-1].outputs if t >= 0]
+    model.signatureDefs = None
+    return flatbuffer.write(model)
+
+
+def _dies(data: bytes, timeout: float) -> bool:
+    file = np.frombuffer(data, np.uint8)
+    try:
+        return run_module(_MODULE, {}, {"file": file}, timeout=timeout).finished.code < 0
+    except TargetError:  # Without an end is not what is looked for.
+        return False
+
+
+def _explain(finished: Finished, culprit: str) -> tuple[str, str, str]:
+    """What to tell of a process that died: phase, op, signal, last words."""
     phases = finished.out.decode("utf-8", "replace").split()
     phase = {"prepare": "prepares it", "run": "runs it"}.get((phases or [""])[-1], "loads it")
     what = f"the file ends the process that {phase}"
@@ -64,7 +108,8 @@ def _explain(finished: Finished) -> tuple[str, str, str]:
         return what, f"{_op_of(text)[1]} ({finished.ending})", _FIX
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     own = [line for line in lines if not line.startswith(("INFO:", "WARNING:"))]
-    return what, finished.ending + (f"; {own[-1]}" if own else ""), _FIX
+    found = [f"{finished.ending} at {culprit}" if culprit else finished.ending, *own[-1:]]
+    return what, "; ".join(found), _FIX
 
 
 def _op_of(text: str) -> tuple[str, str, str]:

@@ -109,6 +109,20 @@ def _bad_pool(op: OpView) -> bool:
     return o.strideW > o.filterWidth or o.strideH > o.filterHeight
 
 
+def _bad_slice(op: OpView) -> bool:
+    o = op.options
+    return op.name == "STRIDED_SLICE" and bool(o.ellipsisMask or o.newAxisMask or o.shrinkAxisMask)
+
+
+def _offset_matmul(op: OpView) -> bool:
+    """An 8-bit product of two activations whose second one has a zero point."""
+    if op.name != "BATCH_MATMUL" or "int8" not in op.activations:
+        return False
+    quantization = op.inputs[1].quantization
+    points = None if quantization is None else quantization.zeroPoint
+    return points is not None and len(points) > 0 and int(points[0]) != 0
+
+
 def _rank(tensor: Any) -> int:
     return 0 if tensor.shape is None else len(tensor.shape)
 
@@ -118,6 +132,9 @@ RULES: dict[str, Callable[[OpView], bool]] = {
     "XNNPACK has no such op": lambda op: op.name not in FLOAT_OR_INT8 | FLOAT_ONLY,
     "XNNPACK has this op for floats only": lambda op: (
         op.name in FLOAT_ONLY and bool({"int8", "uint8"} & set(op.activations))
+    ),
+    "its shape is known only at run time": lambda op: any(
+        not op.fixed(i) for i in _SHAPE_INPUT.get(op.name, ())
     ),
     "XNNPACK does not compute on integers that are no codes, nor on booleans or text": lambda op: (
         bool({"int32", "int64", "uint32", "bool", "string"} & set(op.activations))
@@ -146,9 +163,8 @@ RULES: dict[str, Callable[[OpView], bool]] = {
         and op.dtype(1) == "int2"
         and bool(int(op.inputs[1].shape[-1]) % 4)
     ),
-    "its shape is known only at run time": lambda op: any(
-        not op.fixed(i) for i in _SHAPE_INPUT.get(op.name, ())
-    ),
+    "a strided slice that adds or drops axes is not delegated": _bad_slice,
+    "the second factor's zero point is not 0": _offset_matmul,
     f"it joins more than {_MAX_CONCAT} tensors": lambda op: (
         op.name == "CONCATENATION" and len(op.inputs) > _MAX_CONCAT
     ),
