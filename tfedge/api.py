@@ -21,17 +21,17 @@ def load_model(model: Any, custom_objects: Mapping[str, Any] | None = None) -> A
     """Loads a Keras model, or checks one that is loaded already.
 
     Args:
-        model: A tf_keras model, or the path of an `.h5`, a tf_keras `.keras` file or a SavedModel
-            folder. Quantize-aware models load too.
+        model: A model of either Keras, or the path of an `.h5` or `.keras` file that either Keras
+            wrote, or of a SavedModel folder. Quantize-aware models load too.
         custom_objects: Layers and functions by the name that the file uses for them.
 
     Returns:
-        A tf_keras model. A SavedModel without Keras layers (serving only, or made by `export()`)
+        A model of the flavour that it was given in. A SavedModel without Keras layers (serving only, or made by `export()`)
         gives a `bridge.ServingModel`, which can be converted, verified and benchmarked only.
 
     Raises:
         InputError: No such file, or a file that is not a model.
-        ModelError: A Keras 3 model, or a layer that is not known.
+        ModelError: A layer that is not known.
     """
     from tfedge import bridge
 
@@ -41,6 +41,25 @@ def load_model(model: Any, custom_objects: Mapping[str, Any] | None = None) -> A
 
         known = {**quant.custom_objects(), **known}
     return bridge.load_model(model, known)
+
+
+def working(model: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """Loads a model as `load_model` does, and carries a Keras 3 model into tf_keras.
+
+    Training, quantization and conversion work on tf_keras; see `bridge.to_tf_keras`.
+    """
+    from tfedge import bridge
+
+    loaded = load_model(model, custom_objects)
+    return loaded if isinstance(loaded, bridge.ServingModel) else bridge.to_tf_keras(loaded)
+
+
+def like(model: Any, given: Any) -> Any:
+    """Carries a tf_keras model into the flavour of `given`."""
+    from tfedge import bridge
+    from tfedge._keras import flavour
+
+    return bridge.to_keras3(model) if flavour(given) == "keras3" else model
 
 
 def convert(
@@ -88,7 +107,7 @@ def convert(
             "a scheme per layer is not possible yet", f"overrides={dict(overrides)!r}",
             "Leave overrides out",
         )  # fmt: skip
-    model = load_model(model)
+    model = working(model)
     facts = dict(metadata or {})
     if calibration is not None:
         calibration = _replayable(calibration)
@@ -163,7 +182,7 @@ def verify(model: Any, tflite: Any, data: Any, *, limit: int | None = None) -> D
     from tfedge.quantized import is_quantized, qat_scheme
     from tfedge.tflite import compare
 
-    model, file = load_model(model), _as_file(tflite)
+    model, file = working(model), _as_file(tflite)
     if file.scheme == "w8a16" and is_quantized(model) and qat_scheme(model) == "w8a8":
         from tfedge import quant
 

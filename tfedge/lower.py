@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tfedge._keras import flavour, tf
-from tfedge.bridge import ServingModel
+from tfedge._keras import tf
+from tfedge.bridge import ServingModel, to_tf_keras
 from tfedge.capture import captured
 from tfedge.data import InputSpec, as_batches
 from tfedge.errors import ConversionError, InputError, ModelError
@@ -57,20 +57,15 @@ def source_of(model: Any) -> Source:
     """Describes a model for conversion.
 
     Args:
-        model: A tf_keras Functional or Sequential model (float or quantize-aware), or a
-            `bridge.ServingModel`.
+        model: A Functional or Sequential model (float or quantize-aware; Keras 3 is carried into
+            tf_keras), or a `bridge.ServingModel`.
 
     Raises:
-        ModelError: A Keras 3, subclassed or unbuilt model.
+        ModelError: A subclassed or unbuilt model.
     """
     if isinstance(model, ServingModel):
         return _serving_source(model)
-    if flavour(model) == "keras3":
-        raise ModelError(
-            "Keras 3 models are not supported yet", type(model).__name__,
-            "Build or load the model with tf_keras",
-        )  # fmt: skip
-    net = functional_of(model)
+    net = functional_of(to_tf_keras(model))
     inputs = tuple(
         InputSpec(name, tuple(t.shape), t.dtype.name)
         for name, t in zip(net.input_names, net.inputs, strict=True)

@@ -62,7 +62,7 @@ def make_start(recipe: Recipe, model: Any, task: Any) -> Start:
     if origin is None:
         loaded, bound = _build(recipe, spec)
     else:
-        loaded = api.load_model(origin)
+        loaded = api.working(origin)
         if isinstance(loaded, ServingModel):
             raise ModelError(
                 "a SavedModel without Keras layers can only be converted, verified and measured",
@@ -86,7 +86,7 @@ def _build(recipe: Recipe, spec: Any) -> tuple[Any, Task]:
             "Give --model, or begin the recipe with {stage: train}",
         )  # fmt: skip
     keras.utils.set_random_seed(recipe.seed)
-    model = api.load_model(task.build())
+    model = api.working(task.build())
     return model, task.for_model(model)
 
 
@@ -128,6 +128,6 @@ def rehearse(recipe: Recipe, start: Start) -> None:
         if isinstance(spec, PruneSpec):
             model = stages.prune_at_once(model, spec).model
         elif isinstance(spec, DistillSpec) and spec.teacher != "baseline":
-            Distiller(model, api.load_model(spec.teacher))
+            Distiller(model, api.working(spec.teacher))
         elif isinstance(spec, QatSpec):
             quant.quantize_aware(model, spec.scheme)

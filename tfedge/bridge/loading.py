@@ -1,4 +1,4 @@
-"""Loading: whatever a user calls "my model" -> a tf_keras model, or a serving-only function."""
+"""Loading: whatever a user calls "my model" -> a Keras model of its own flavour."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfedge._keras import flavour, keras, tf
+from tfedge._keras import flavour, keras, keras3, library, tf
 from tfedge.errors import InputError, ModelError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_KEEP_KERAS3 = (
-    "Save it with tf_keras (`import tf_keras as keras`); Keras 3 models are not supported yet"
-)
 
 
 class ServingModel:
@@ -61,17 +58,17 @@ def load_model(model: Any, custom_objects: Mapping[str, Any] | None = None) -> A
     """Loads a model, or checks one that is loaded already.
 
     Args:
-        model: A tf_keras model, or the path of an `.h5`, a tf_keras `.keras` file, or a SavedModel
-            folder.
+        model: A model of either Keras, or the path of an `.h5` or `.keras` file that either Keras
+            wrote, or of a SavedModel folder.
         custom_objects: Layers and functions by the name that the file uses for them.
 
     Returns:
-        A tf_keras model; for a SavedModel without Keras layers a `ServingModel`, which can only be
-        converted, verified and benchmarked.
+        A model of the flavour that it was given in; for a SavedModel without Keras layers a
+        `ServingModel`, which can only be converted, verified and benchmarked.
 
     Raises:
         InputError: No such file, or a file that is not a model.
-        ModelError: A Keras 3 model, or a layer that is not known.
+        ModelError: A layer that is not known.
     """
     if not isinstance(model, (str, Path)):
         return _check_object(model)
@@ -81,32 +78,30 @@ def load_model(model: Any, custom_objects: Mapping[str, Any] | None = None) -> A
     if path.is_dir():
         return _load_folder(path, custom_objects)
     if zipfile.is_zipfile(path):
-        _check_keras_zip(path)
+        kind = _flavour_of_zip(path)
     elif path.read_bytes()[:8] == _HDF5:
-        _check_h5(path)
+        kind = _flavour_of_h5(path)
     else:
         raise InputError(
             "this file is not a Keras model",
             str(path),
             "Pass an .h5 file, a .keras file or a SavedModel folder",
         )
-    return _load(path, custom_objects)
+    return _load(path, custom_objects, kind)
 
 
 def _check_object(model: Any) -> Any:
     if isinstance(model, ServingModel):
         return model
     kind = flavour(model)
-    if kind == "keras3":
-        raise ModelError("this is a Keras 3 model", type(model).__name__, _KEEP_KERAS3)
-    if kind is None or not isinstance(model, keras.Model):
+    if kind is None or not isinstance(model, library(kind).Model):
         raise ModelError(
             "this is not a Keras model", type(model).__name__, "Pass a model or the path of one"
         )
     return model
 
 
-def _check_keras_zip(path: Path) -> None:
+def _flavour_of_zip(path: Path) -> str:
     with zipfile.ZipFile(path) as archive:
         if "config.json" not in archive.namelist():
             raise InputError("this zip file is not a .keras model", str(path))
@@ -115,11 +110,11 @@ def _check_keras_zip(path: Path) -> None:
         if "metadata.json" in archive.namelist():
             meta = json.loads(archive.read("metadata.json"))
     version = str(meta.get("keras_version", "2"))
-    if version.startswith("3") or str(config.get("module", "")).startswith("keras.src"):
-        raise ModelError(f"this file holds a Keras {version} model", str(path), _KEEP_KERAS3)
+    native = str(config.get("module", "")).startswith("keras.src")
+    return "keras3" if version.startswith("3") or native else "tf_keras"
 
 
-def _check_h5(path: Path) -> None:
+def _flavour_of_h5(path: Path) -> str:
     import h5py
 
     try:
@@ -135,8 +130,7 @@ def _check_h5(path: Path) -> None:
         )
     version = attributes.get("keras_version", "2")
     version = version.decode() if isinstance(version, bytes) else str(version)
-    if version.startswith("3"):
-        raise ModelError(f"this file holds a Keras {version} model", str(path), _KEEP_KERAS3)
+    return "keras3" if version.startswith("3") else "tf_keras"
 
 
 def _load_folder(path: Path, custom_objects: Mapping[str, Any] | None) -> Any:
@@ -145,14 +139,15 @@ def _load_folder(path: Path, custom_objects: Mapping[str, Any] | None) -> Any:
             "this folder is not a SavedModel", str(path), "It should hold a saved_model.pb"
         )
     if (path / "keras_metadata.pb").exists():
-        return _load(path, custom_objects)
+        return _load(path, custom_objects, "tf_keras")
     return ServingModel(path)
 
 
-def _load(path: Path, custom_objects: Mapping[str, Any] | None) -> Any:
+def _load(path: Path, custom_objects: Mapping[str, Any] | None, kind: str) -> Any:
+    lib = keras3() if kind == "keras3" else keras
     try:
-        with keras.utils.custom_object_scope(dict(custom_objects or {})):
-            model = keras.models.load_model(str(path), compile=False)
+        with lib.utils.custom_object_scope(dict(custom_objects or {})):
+            model = lib.models.load_model(str(path), compile=False)
     except (ValueError, TypeError, KeyError, OSError, AttributeError, NotImplementedError) as e:
         raise ModelError(
             "this model file cannot be loaded",

@@ -31,7 +31,8 @@ def run(values: flags.FlagValues) -> None:
     spec = DistillSpec(**training.spec_keys(values))
     from tfedge import api, stages, train
 
-    student, teacher = api.load_model(values.student), api.load_model(values.teacher)
+    given = api.load_model(values.student)
+    student, teacher = api.working(given), api.working(values.teacher)
     setting = training.make_training(values, student)
     scores = {
         "teacher": train.evaluate(teacher, setting.task),
@@ -39,5 +40,5 @@ def run(values: flags.FlagValues) -> None:
     }
     made = stages.distill(student, teacher, spec, setting)
     scores["student after"] = train.evaluate(made.model, setting.task)
-    save_model(made.model, values.output)
+    save_model(api.like(made.model, given), values.output)
     training.show_scores("test part", scores)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfedge._keras import flavour, keras
+from tfedge._keras import keras
 from tfedge.errors import InputError
 from tfedge.graph import Analysis, analyse
 from tfedge.prune.importance import Importance
@@ -89,8 +89,7 @@ class PruneChannels(keras.callbacks.Callback):
         self._masks = ChannelMasks(self._analysis)
         # A step that was traced in an earlier fit does not know the constraints.
         for traced in {id(m): m for m in (model, student)}.values():
-            if flavour(traced) == "tf_keras":
-                traced.train_function = None
+            traced.train_function = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Finds out how long the training is and masks what is dead from the start."""
@@ -179,7 +178,7 @@ class PruneChannels(keras.callbacks.Callback):
         their importance now, so that the result has the size that was asked for.
 
         Returns:
-            A new tf_keras model, not compiled, with fewer channels; `plan` and `report` are set.
+            A new model of the same Keras, not compiled, with fewer channels; `plan` and `report` are set.
 
         Raises:
             InputError: `fit` has not run with this callback.

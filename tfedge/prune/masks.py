@@ -41,7 +41,7 @@ class ChannelMasks:
                 variable = layers[s.layer].weights[s.weight]
                 key = (s.layer, s.weight, s.axis)
                 if key not in self._vectors:
-                    ones = np.ones(variable.shape[s.axis], dtype=variable.dtype.name)
+                    ones = np.ones(variable.shape[s.axis], dtype=_dtype(variable))
                     self._vectors[key] = tf.Variable(ones, trainable=False)
                     self._weights[key[:2]] = variable
                 self._pieces.append((key, number, s.index, s.channel))
@@ -54,7 +54,7 @@ class ChannelMasks:
         for key, variable in self._weights.items():
             own = variable.constraint
             self._user.append((variable, own))
-            variable._constraint = _constraint(own, self._axes(key), len(variable.shape))
+            _constrain(variable, _constraint(own, self._axes(key), len(variable.shape)))
 
     def update(self, dead: list[np.ndarray]) -> None:
         """Sets the masks and applies them to the weights now.
@@ -78,8 +78,21 @@ class ChannelMasks:
     def remove(self) -> None:
         """Gives the weights their own constraints back."""
         for variable, own in self._user:
-            variable._constraint = own
+            _constrain(variable, own)
         self._user = []
+
+
+def _dtype(variable: Any) -> str:
+    """Dtype name of a variable of either Keras."""
+    return variable.dtype if isinstance(variable.dtype, str) else variable.dtype.name
+
+
+def _constrain(variable: Any, function: Any) -> None:
+    """Sets the constraint of a variable; TensorFlow's has no setter, Keras 3's has."""
+    if isinstance(variable, tf.Variable):
+        variable._constraint = function
+    else:
+        variable.constraint = function
 
 
 def _constraint(own: Any, axes: list[tuple[int, Any]], rank: int) -> Callable[[Any], Any]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tfedge._keras import flavour
 from tfedge.errors import ModelError
 from tfedge.graph import Analysis, analyse, cut
 from tfedge.prune.importance import Importance
@@ -30,14 +29,8 @@ def require_prunable(model: Any) -> None:
     """Refuses models that cannot be pruned before any work is done.
 
     Raises:
-        ModelError: Not a tf_keras model, or a quantized one.
+        ModelError: A quantized model.
     """
-    if flavour(model) == "keras3":
-        raise ModelError(
-            "this is a Keras 3 model, which pruning cannot take yet",
-            type(model).__name__,
-            "Build it with tf_keras (the same code with `import tf_keras as keras`)",
-        )
     wrapped = [
         layer.name
         for layer in getattr(model, "layers", [])
@@ -83,7 +76,7 @@ def shrink(
     after the activation function, and whatever counts channels counts the kept ones.
 
     Args:
-        model: A built tf_keras functional or sequential model; it is not changed.
+        model: A built functional or sequential model of either Keras; it is not changed.
         sparsity: Fraction of the channels of every group to cut, 0 < s < 1.
         importance: Name in `tfedge.prune.IMPORTANCE`, or `(group, weights) -> scores [channels]`.
         round_to: Kept channels are a multiple of this; 1 for an exact share.
@@ -97,7 +90,7 @@ def shrink(
 
     Raises:
         InputError: A bad value, an unknown option, a pattern that matches no layer.
-        ModelError: A model that cannot be pruned (subclassed, Keras 3, quantized, NaN weights).
+        ModelError: A model that cannot be pruned (subclassed, quantized, NaN weights).
         PlanError: A plan of another model, or a request that cannot be met.
     """
     require_prunable(model)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tfedge._keras import flavour, keras, tf
+from tfedge.bridge import to_tf_keras
 from tfedge.errors import InputError, ModelError
 from tfedge.graph.trace import (
     Call,
@@ -78,7 +79,8 @@ def quantize_aware(
     Networks for Efficient Integer-Arithmetic-Only Inference").
 
     Args:
-        model: A float tf_keras Functional or Sequential model; it is not changed.
+        model: A float Functional or Sequential model; it is not changed. A Keras 3 model is carried
+            into tf_keras first (`tfedge.bridge.to_tf_keras`).
         scheme: "w8a8" or "w8a16".
         calibration: Data as `tfedge.data.as_batches` takes them (array, dict by input name,
             iterable, tf.data); labels are left out. The ranges start at what the float model shows
@@ -98,6 +100,8 @@ def quantize_aware(
             them are listed, with the reason).
         InputError: The scheme cannot be trained, or the calibration data do not fit.
     """
+    if flavour(model) == "keras3":
+        model = to_tf_keras(model)
     _check(model, scheme)
     graph = trace(model)
     check_layers(graph, strict)
@@ -121,10 +125,9 @@ def _check(model: Any, scheme: str) -> None:
             f"Choose one of: {', '.join(QAT_SCHEMES)}",
         )  # fmt: skip
     if flavour(model) != "tf_keras":
-        found = "a Keras 3 model" if flavour(model) == "keras3" else type(model).__name__
         raise ModelError(
-            "quantization-aware training takes tf_keras models", found,
-            "Build or load the model with tf_keras",
+            "quantization-aware training takes Keras models", type(model).__name__,
+            "Load the model with tfedge.load_model",
         )  # fmt: skip
     if is_quantized(model):
         raise ModelError("the model is quantize-aware already", f"'{model.name}'")
