@@ -51,7 +51,7 @@ class Baseline:
 
 
 BASELINES: dict[str, Baseline] = {
-    "resnet8": Baseline(task="fashion_mnist", build="resnet8", epochs=8),
+    "resnet8": Baseline(task="fashion_mnist", build="resnet8", epochs=10),
 }
 
 

@@ -27,7 +27,7 @@ def test_a_timing_says_what_it_was_measured_on():
     (timing,) = measure(tflite_files.file("image", "int8"), runs=4)
     assert (timing.target, timing.source, timing.runs) == ("host", "measured", 4)
     assert (timing.delegated_ops, timing.total_ops, timing.partitions) == (6, 7, 1)
-    assert timing.isa == machine.isa() and timing.isa.startswith(os.uname().machine)
+    assert timing.isa == machine.isa(amx=False) and timing.isa.startswith(os.uname().machine)
     assert timing.load >= 0 and timing.ratio_p50 is timing.ratio_min is None
     assert timing.init_ms > 0 and timing.peak_mb > 0
     # CPU time of one thread is not far above the wall's; both are per inference, not per sample.
@@ -102,3 +102,10 @@ def test_peak_memory_counts_from_where_it_began():
     assert 40 < memory.megabytes() < 120
     del used
     assert memory.megabytes() > 40
+
+
+@pytest.mark.skipif("amx_int8" not in machine.isa(), reason="this machine has no AMX")
+def test_amx_is_off_unless_asked_for():
+    data = tflite_files.file("image", "int8")
+    assert "amx_off" in measure(data, runs=2)[0].isa
+    assert "amx_int8" in measure(data, target="host:amx", runs=2)[0].isa

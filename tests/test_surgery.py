@@ -230,7 +230,9 @@ def test_a_slice_never_runs_empty():
         cut(model, {"c": [2, 3]})
     model.get_layer("c").kernel.assign(tf.ones((1, 1, 2, 8)) * [9, 9, 0.1, 0.2, 9, 9, 9, 9.0])
     done = shrink(model, 0.75, round_to=1)
-    assert not {2, 3} <= set(done.plan.cuts()["c"].tolist()) and done.model.get_layer("c").filters == 2
+    assert (
+        not {2, 3} <= set(done.plan.cuts()["c"].tolist()) and done.model.get_layer("c").filters == 2
+    )
 
 
 def test_a_user_activation_and_regularizer_survive():

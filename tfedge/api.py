@@ -194,7 +194,7 @@ def verify(model: Any, tflite: Any, data: Any, *, limit: int | None = None) -> D
     reference = activations.outputs_of(model, inputs, source.output_names)
     few = {k: v[:_LAYER_SAMPLES] for k, v in inputs.items()}
     layers = activations.layers_of(model, few)
-    return compare(file.data, inputs, reference, layers)
+    return compare(file.data, inputs, reference, layers, quantized_reference=is_quantized(model))
 
 
 def benchmark(models: Any, target: str = "host", runs: int = 50, threads: int = 1) -> list[Timing]:

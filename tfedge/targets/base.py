@@ -101,7 +101,13 @@ def _host() -> Target:
     return HostTarget()
 
 
-TARGETS: dict[str, Callable[[], Target]] = {"host": _host}
+def _host_amx() -> Target:
+    from tfedge.targets.host import HostTarget
+
+    return HostTarget(amx=True)
+
+
+TARGETS: dict[str, Callable[[], Target]] = {"host": _host, "host:amx": _host_amx}
 """Makers of the targets by name; each imports what it needs when it is called."""
 
 

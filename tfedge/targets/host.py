@@ -23,6 +23,9 @@ _MAGIC = b"TFL3"
 class HostTarget:
     """Runs and times files on this machine, with XNNPACK as the runtime's default has it.
 
+    On x86 machines with AMX, the target "host" keeps XNNPACK from using it and "host:amx" lets it;
+    see `tfedge.targets.amx` for the reason. The record's `isa` says which it was.
+
     Every file is first loaded, prepared and run once in a process of its own: so a file that ends
     its process is found and named, and start-up time and memory are its own. Then all files are
     timed in one further process, in turn (A, B, A, B, ...), so that a change of clock or load
@@ -30,11 +33,17 @@ class HostTarget:
 
     Attributes:
         timeout_s: Seconds that one process may take.
+        amx: Whether XNNPACK may use x86's AMX tiles.
     """
 
     timeout_s: float = 3600.0
-    name: str = "host"
+    amx: bool = False
     source: str = "measured"
+
+    @property
+    def name(self) -> str:
+        """Its word on the command line and in records."""
+        return "host:amx" if self.amx else "host"
 
     def check(self, data: bytes) -> list[Violation]:
         """Says whether the file runs, and which ops XNNPACK leaves to slower kernels.
@@ -131,7 +140,9 @@ class HostTarget:
         self, task: str, values: dict[str, Any], arrays: dict[str, np.ndarray], who: str
     ) -> Answer:
         try:
-            ended = run_module(_MODULE, {"do": task, **values}, arrays, timeout=self.timeout_s)
+            ended = run_module(
+                _MODULE, {"do": task, "amx": self.amx, **values}, arrays, timeout=self.timeout_s
+            )
         except TargetError as error:
             raise TargetError(f"{who} did not finish on {self.name}", error.found) from error
         if ended.answer is None:

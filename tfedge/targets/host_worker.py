@@ -14,6 +14,7 @@ import numpy as np
 
 from tfedge.errors import InputError, TfedgeError
 from tfedge.shell import Answer, serve
+from tfedge.targets.amx import refuse_amx
 from tfedge.targets.machine import PeakMemory, isa, load_average
 from tfedge.tflite.check import random_inputs
 from tfedge.tflite.interpreter import Interpreter, runtime_version
@@ -62,7 +63,7 @@ def measure(values: dict[str, Any], arrays: Arrays) -> Answer:
     it and not the one before.
 
     Args:
-        values: "runs" (rounds), "threads" and "count" of files.
+        values: "runs" (rounds), "threads", "count" of files, "amx_off".
         arrays: "file0", "file1", ..., uint8.
 
     Returns:
@@ -82,7 +83,7 @@ def measure(values: dict[str, Any], arrays: Arrays) -> Answer:
             if count > 1:
                 file.invoke()
             wall[r, i], cpu[r, i] = _sample(file, inner[i], cpu_clock)
-    facts = {"isa": isa(), "load": load if load == load else "nan"}
+    facts = {"isa": isa(amx=not values["amx_off"]), "load": load if load == load else "nan"}
     return Answer(facts, {"wall_ns": wall, "cpu_ns": cpu})
 
 
@@ -131,8 +132,10 @@ TASKS: dict[str, Callable[[dict[str, Any], Arrays], Answer]] = {
 
 
 def _answer(values: dict[str, Any], arrays: Arrays) -> Answer:
+    # Before the runtime loads: it asks for AMX once.
+    off = not values.get("amx") and refuse_amx()
     try:
-        return TASKS[values["do"]](values, arrays)
+        return TASKS[values["do"]]({**values, "amx_off": off}, arrays)
     except TfedgeError as error:
         return Answer(
             {"error": str(error), "kind": "input" if isinstance(error, InputError) else "model"}

@@ -15,8 +15,11 @@ _FEATURES = (
 _CPUINFO, _STATUS, _CLEAR_REFS = "/proc/cpuinfo", "/proc/self/status", "/proc/self/clear_refs"
 
 
-def isa() -> str:
+def isa(*, amx: bool = True) -> str:
     """This machine's architecture and the instruction sets that XNNPACK's kernels go by.
+
+    Args:
+        amx: False where the process is refused AMX; a machine that has it then shows "amx_off".
 
     Returns:
         For example "x86_64 avx512_vnni avx512f avx2 avx sse4_1" or "aarch64 i8mm asimddp asimd";
@@ -24,7 +27,8 @@ def isa() -> str:
     """
     path = Path(_CPUINFO)
     text = path.read_text(errors="replace") if path.is_file() else ""
-    return isa_of(platform.machine(), text)
+    found = isa_of(platform.machine(), text)
+    return found if amx else found.replace("amx_int8", "amx_off")
 
 
 def isa_of(machine: str, cpuinfo: str) -> str:
