@@ -249,8 +249,7 @@ def test_other_refusals():
     import keras as keras3
 
     other = keras3.Sequential([keras3.Input((4,)), keras3.layers.Dense(2)])
-    with pytest.raises(ModelError, match="Keras 3"):
-        quant.quantize_aware(other)
+    assert quant.is_quantized(quant.quantize_aware(other))  # carried into tf_keras first
 
 
 def test_shared_layer_has_one_range_over_all_calls():

@@ -26,8 +26,9 @@ def load_model(model: Any, custom_objects: Mapping[str, Any] | None = None) -> A
         custom_objects: Layers and functions by the name that the file uses for them.
 
     Returns:
-        A model of the flavour that it was given in. A SavedModel without Keras layers (serving only, or made by `export()`)
-        gives a `bridge.ServingModel`, which can be converted, verified and benchmarked only.
+        A model of the flavour that it was given in. A SavedModel without Keras layers (serving
+        only, or made by `export()`) gives a `bridge.ServingModel`, which can be converted, verified
+        and benchmarked only.
 
     Raises:
         InputError: No such file, or a file that is not a model.

@@ -178,7 +178,8 @@ class PruneChannels(keras.callbacks.Callback):
         their importance now, so that the result has the size that was asked for.
 
         Returns:
-            A new model of the same Keras, not compiled, with fewer channels; `plan` and `report` are set.
+            A new model of the same Keras, not compiled, with fewer channels; `plan` and `report`
+            are set.
 
         Raises:
             InputError: `fit` has not run with this callback.
