@@ -87,7 +87,7 @@ def train(name: str) -> dict[str, Any]:
     from tfedge.task import get_task
 
     baseline = _find(name)
-    began = time.monotonic()
+    clock = _clock()
     model = _build(baseline)
     task = get_task(baseline.task, model=model)
     spec = training.TrainSpec(
@@ -97,8 +97,7 @@ def train(name: str) -> dict[str, Any]:
         learning_rate=baseline.learning_rate,
         seed=baseline.seed,
     )
-    history = training.fit(model, task, spec, checkpoint_dir=CHECKPOINTS / name)
-    seconds = time.monotonic() - began
+    history = training.fit(model, task, spec, callbacks=[clock], checkpoint_dir=CHECKPOINTS / name)
     _save(name, model)
     kept = load_baseline(name)
     row = {
@@ -107,12 +106,46 @@ def train(name: str) -> dict[str, Any]:
         "params": model.count_params(),
         "test": training.evaluate(kept, task),
         "validation": training.evaluate(kept, task, part="validation"),
-        "seconds": round(seconds, 1),
+        "seconds": round(clock.seconds, 1),
         "history": {k: [round(v, 5) for v in values] for k, values in history.items()},
         "command": _command(name),
     }
-    (FOLDER / f"{name}.json").write_text(json.dumps(row, indent=1) + "\n")
+    part = FOLDER / f"{name}.json.part"
+    part.write_text(json.dumps(row, indent=1) + "\n")
+    part.replace(FOLDER / f"{name}.json")
     return row
+
+
+def _clock() -> Any:
+    """A callback that adds up the seconds of all epochs, across interruptions."""
+    from tfedge._keras import keras
+
+    class Clock(keras.callbacks.Callback):
+        seconds = 0.0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.began = time.monotonic()
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.seconds += time.monotonic() - self.began
+
+        def get_state(self) -> dict[str, float]:
+            return {"seconds": self.seconds}
+
+        def set_state(self, state: dict[str, float]) -> None:
+            self.seconds = state["seconds"]
+
+    return Clock()
+
+
+def _kept(name: str) -> dict[str, Any] | None:
+    """The row of a finished network; None where it is missing or of other settings."""
+    path = FOLDER / f"{name}.json"
+    if not path.exists() or not (FOLDER / f"{name}.npz").exists():
+        return None
+    row = json.loads(path.read_text())
+    same = all(row.get(k) == v for k, v in asdict(BASELINES[name]).items())
+    return row if same else None
 
 
 def _find(name: str) -> Baseline:
@@ -160,11 +193,10 @@ def main(argv: list[str] | None = None) -> int:
         names = [flags.only] if flags.only else list(BASELINES)
         for name in names:
             _find(name)
-            path = FOLDER / f"{name}.json"
             if flags.force:
                 (CHECKPOINTS / name / "checkpoint.npz").unlink(missing_ok=True)
-            done = path.exists() and not flags.force
-            row = json.loads(path.read_text()) if done else train(name)
+                (FOLDER / f"{name}.json").unlink(missing_ok=True)
+            row = _kept(name) or train(name)
             scores = ", ".join(f"{k} {v:.4f}" for k, v in row["test"].items())
             print(f"{name}: {scores} (test), {row['epochs']} epochs, {row['seconds']:.0f} s")
     except TfedgeError as error:

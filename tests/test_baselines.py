@@ -53,6 +53,19 @@ def test_trains_once_and_loads(script, capsys, monkeypatch):
     assert "tiny: accuracy" in capsys.readouterr().out
 
 
+def test_interrupted_or_changed_networks_are_trained_again(script, monkeypatch):
+    assert script.main([]) == 0
+    seconds = json.loads((script.FOLDER / "tiny.json").read_text())["seconds"]
+    (script.FOLDER / "tiny.json").unlink()
+    assert script.main([]) == 0
+    assert json.loads((script.FOLDER / "tiny.json").read_text())["seconds"] == seconds > 0
+    changed = script.Baseline(task="fashion_mnist", build="resnet8", epochs=1, seed=1)
+    monkeypatch.setattr(script, "BASELINES", {"tiny": changed})
+    assert script._kept("tiny") is None
+    assert script.main(["--force"]) == 0
+    assert script._kept("tiny")["seed"] == 1
+
+
 def test_unknown_name(script, capsys):
     assert script.main(["--only", "tyny"]) == 1
     assert "Did you mean 'tiny'" in capsys.readouterr().err
@@ -65,7 +78,7 @@ def test_kept_weights_load():
     try:
         found.loader.exec_module(module)
         for name in module.BASELINES:
-            row = json.loads((module.FOLDER / f"{name}.json").read_text())
+            row = module._kept(name)
             assert module.load_baseline(name).count_params() == row["params"]
     finally:
         del sys.modules["kept_script"]
