@@ -177,24 +177,7 @@ def _fill(row: Record, file: TFLiteModel, model: Any, spec: ConvertSpec, task: T
     row.metrics = score_file(file, task, f"{row.label}, {row.scheme}: scoring the file")
     samples, _ = task.test_arrays(spec.verify)
     with working(f"{row.label}, {row.scheme}: comparing with the Keras model"):
-        row.drift = api.verify(reference_for(model, row.scheme), file, samples)
-
-
-def reference_for(model: Any, scheme: str) -> Any:
-    """The Keras model that a file is compared with.
-
-    A w8a16 file of a w8a8 simulation is made from that model rebuilt with 16-bit activations;
-    against the 8-bit simulation its drift would be the simulation's own error.
-
-    Args:
-        model: The stage's model.
-        scheme: The file's scheme.
-    """
-    from tfedge import quant
-
-    if scheme == "w8a16" and quant.is_quantized(model) and quant.qat_scheme(model) == "w8a8":
-        return quant.to_16x8(model)
-    return model
+        row.drift = api.verify(model, file, samples)
 
 
 def score_file(file: TFLiteModel, task: Task, text: str = "scoring the file") -> dict[str, float]:

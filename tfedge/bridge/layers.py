@@ -136,9 +136,19 @@ def _convert(layer: Any, key: str, value: Any, to: str, custom: dict[str, Any]) 
             return convert_layer(inner, to, name, custom), True
     if key == "axis" and type(layer).__name__ == "BatchNormalization":
         return int(np.ravel(value)[0]), True
+    if key == "output_shape" and type(layer).__name__ == "EinsumDense":
+        return _without_gaps(layer, value), True
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist(), True
     return value, True
+
+
+def _without_gaps(layer: Any, value: Any) -> Any:
+    """EinsumDense's output_shape with its Nones filled in: Keras 3 does not infer them."""
+    if isinstance(value, int) or None not in tuple(value) or flavour(layer) == "keras3":
+        return value
+    known = tuple(layer.get_output_shape_at(0))[-len(tuple(value)) :]
+    return tuple(k if v is None else v for v, k in zip(value, known, strict=True))
 
 
 def _serialized(value: Any, module: str, to: str, layer: Any) -> tuple[Any, bool]:

@@ -268,6 +268,7 @@ def _reverse_shapes(ops: Any) -> dict[str, Callable[..., Any]]:
         "__operators__.getitem": _getitem_back,
         "expand_dims": lambda input, axis: ops.expand_dims(input, axis),
         "squeeze": lambda input, axis=None: ops.squeeze(input, axis=axis),
+        "compat.v1.squeeze": _squeeze_back,
         "cast": lambda x, dtype: ops.cast(x, tf.as_dtype(dtype).name),
         "clip_by_value": lambda t, clip_value_min, clip_value_max: ops.clip(
             t, clip_value_min, clip_value_max
@@ -299,6 +300,10 @@ def _getitem_back(x: Any, key: Any) -> Any:
         return slice(k["start"], k["stop"], k["step"]) if isinstance(k, dict) else k
 
     return x[tuple(part(k) for k in key) if isinstance(key, (list, tuple)) else part(key)]
+
+
+def _squeeze_back(input: Any, axis: Any = None, squeeze_dims: Any = None) -> Any:  # noqa: A002
+    return keras3().ops.squeeze(input, axis=axis if squeeze_dims is None else squeeze_dims)
 
 
 def _matmul_back(a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> Any:

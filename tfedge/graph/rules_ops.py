@@ -430,6 +430,7 @@ TF_OPS = {
     "transpose": transpose_op,
     "expand_dims": expand_dims,
     "squeeze": squeeze,
+    "compat.v1.squeeze": squeeze,
     "concat": concat_op,
     "stack": stack_op,
     "unstack": unstack_op,
