@@ -14,6 +14,7 @@ from tfedge.prune.importance import Importance
 from tfedge.prune.plan import PruningPlan
 from tfedge.prune.report import PruningReport, make_report
 from tfedge.prune.selection import Request, Selector, lowest, make_request, model_weights
+from tfedge.quantized import is_quantized
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,10 @@ def require_prunable(model: Any) -> None:
     Raises:
         ModelError: A quantized model.
     """
-    wrapped = [
-        layer.name
-        for layer in getattr(model, "layers", [])
-        if type(layer).__name__.startswith("Quantize")
-    ]
-    if wrapped:
+    if is_quantized(model):
         raise ModelError(
             "pruning a quantize-aware model would lose its ranges",
-            f"quantized layer '{wrapped[0]}'",
+            f"model '{model.name}'",
             "Prune first, then call quantize_aware on the pruned model",
         )
 
