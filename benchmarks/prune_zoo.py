@@ -1,0 +1,152 @@
+"""Prunes 50 % of the channels of every model of keras.applications and tf_keras.applications.
+
+    python benchmarks/prune_zoo.py [--only keras3:ResNet50] [--force]
+
+One row a model: exact or not (largest relative difference to the network in which the channels do
+not exist, batch statistics set from one batch), parameters and MACs before and after, whether the
+pruned model saves, reloads, trains a step and converts to float TFLite, seconds, peak memory.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rows
+
+# Small inputs that every network takes; the classifier sizes do not matter.
+SIZES = {"NASNetLarge": 96, "NASNetMobile": 96, "Xception": 96, "InceptionV3": 96}
+SIZES |= {"InceptionResNetV2": 96, "VGG16": 48, "VGG19": 48}
+
+
+def names(kind: str) -> list[str]:
+    """All model builders of one Keras."""
+    from tfedge._keras import library
+
+    found = library(kind).applications
+    return [f"{kind}:{n}" for n in sorted(dir(found)) if n[0].isupper()]
+
+
+def build(row: str) -> Any:
+    """The model of a row with random weights."""
+    from tfedge._keras import library
+
+    kind, _, name = row.partition(":")
+    size = SIZES.get(name, 64)
+    builder = getattr(library(kind).applications, name)
+    return builder(weights=None, input_shape=(size, size, 3), classes=10)
+
+
+def settle(model: Any) -> np.ndarray:
+    """Sets batch statistics from one batch; returns inputs."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (4, *model.inputs[0].shape[1:])).astype("float32")
+    for layer in model.layers:
+        if "BatchNormalization" in type(layer).__name__:
+            layer.momentum = 0.0
+    model(x, training=True)
+    return x
+
+
+def reference(analysis: Any, cuts: dict, x: np.ndarray) -> list[np.ndarray]:
+    """The original layers run eagerly, dead channels of every activation set to zero."""
+    from tfedge._keras import tf
+
+    graph = analysis.graph
+    groups = {g.name: i for i, g in enumerate(analysis.groups)}
+    dead = {(groups[n], int(c)) for n, cs in cuts.items() for c in cs}
+    stays = {root: place not in dead for root, place in analysis.position.items()}
+    values: dict[int, Any] = {graph.inputs[0]: tf.constant(x)}
+    masks: dict[int, np.ndarray] = {}
+
+    def leaf(v: Any) -> Any:
+        return values[v.index] if type(v).__name__ == "Ref" else v
+
+    from tfedge.graph.trace import flatten, map_structure
+
+    for call in graph.calls:
+        args = map_structure(leaf, call.args)
+        kwargs = {k: v for k, v in map_structure(leaf, call.kwargs).items() if k != "training"}
+        if type(call.layer).__name__ == "LayerNormalization":
+            result = kept_norm(call.layer, args[0], masks[call.inputs[0]])
+        else:
+            result = call.layer(*args, **kwargs)
+        for number, tensor in zip(call.outputs, flatten(result), strict=True):
+            labels = analysis.tensor_labels[number]
+            flat = [v < 0 or stays[v] for v in labels.ravel().tolist()]
+            masks[number] = np.array(flat, "float32").reshape(labels.shape)
+            values[number] = tensor * masks[number] if not all(flat) else tensor
+    return [np.asarray(values[i]) for i in graph.output_refs()]
+
+
+def kept_norm(layer: Any, x: Any, mask: np.ndarray) -> Any:
+    """Layer norm over the kept channels of the last axis."""
+    from tfedge._keras import tf
+
+    keep = np.broadcast_to(mask.reshape(-1), (x.shape[-1],)).astype("float32")
+    mean = tf.reduce_sum(x * keep, -1, keepdims=True) / keep.sum()
+    variance = tf.reduce_sum(keep * (x - mean) ** 2, -1, keepdims=True) / keep.sum()
+    y = (x - mean) / tf.sqrt(variance + layer.epsilon)
+    y = y if layer.gamma is None else y * tf.convert_to_tensor(layer.gamma)
+    return y if layer.beta is None else y + tf.convert_to_tensor(layer.beta)
+
+
+def measure(row: str) -> dict[str, Any]:
+    """The columns of one model."""
+    import tfedge
+    from tfedge._keras import tf
+    from tfedge.graph import analyse
+
+    model = build(row)
+    x = settle(model)
+    begin = time.perf_counter()
+    done = tfedge.prune.shrink(model, 0.5, round_to=1)
+    seconds = time.perf_counter() - begin
+    analysis = analyse(model)
+    want = reference(analysis, done.plan.cuts(), x)
+    got = [np.asarray(t) for t in tf.nest.flatten(done.model(x, training=False))]
+    error = max(
+        float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(got, want, strict=True)
+    )
+    blocked = [g.name for g in analysis.groups if g.blocked and "output" not in g.blocked]
+    columns = (
+        {"error": f"not exact: {error:.1e}"} if error > 1e-4 else {"difference": f"{error:.1e}"}
+    )
+    columns |= {
+        "params": f"{done.report.params[0]:,} -> {done.report.params[1]:,}",
+        "params left": f"{done.report.params[1] / done.report.params[0]:.1%}",
+        "MACs left": f"{done.report.macs[1] / done.report.macs[0]:.1%}",
+        "blocked groups": len(blocked),
+        "seconds": round(seconds, 2),
+        **uses(done.model, x),
+        "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    return columns
+
+
+def uses(model: Any, x: np.ndarray) -> dict[str, str]:
+    """Whether the model saves, reloads with equal outputs, trains a step and converts."""
+    import tfedge
+    from tfedge.saving import custom_objects_of
+
+    out: dict[str, str] = {}
+    before = np.asarray(model(x, training=False))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.keras"
+        model.save(path)
+        again = tfedge.load_model(path, custom_objects_of(model))
+        equal = np.allclose(np.asarray(again(x, training=False)), before, atol=1e-5)
+        out["reloads"] = "yes" if equal else "no"
+    model.compile("sgd", "mse")
+    loss = model.train_on_batch(x, np.zeros_like(before))
+    out["trains"] = "yes" if np.isfinite(np.ravel(loss)[0]) else "no"
+    out["converts"] = f"{len(tfedge.convert(again, 'float32').data) / 1e6:.1f} MB"
+    return out
+
+
+if __name__ == "__main__":
+    rows.main("prune_zoo", [*names("keras3"), *names("tf_keras")], measure, __doc__ or "")
