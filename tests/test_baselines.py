@@ -35,6 +35,7 @@ def script(tmp_path, monkeypatch):
     return module
 
 
+@pytest.mark.slow
 def test_trains_once_and_loads(script, capsys, monkeypatch):
     with pytest.raises(InputError, match="not trained yet"):
         script.load_baseline("tiny")
@@ -53,6 +54,7 @@ def test_trains_once_and_loads(script, capsys, monkeypatch):
     assert "tiny: accuracy" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_interrupted_or_changed_networks_are_trained_again(script, monkeypatch):
     assert script.main([]) == 0
     seconds = json.loads((script.FOLDER / "tiny.json").read_text())["seconds"]

@@ -47,6 +47,7 @@ def test_to_tf_keras_and_back(name, tmp_path):
         assert layer_names(back) == layer_names(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in ZOO if n not in ("tensorflow_ops",)])
 def test_tf_keras_to_keras3(name):
     model = build(name)
@@ -74,6 +75,7 @@ def test_pruning_stays_in_keras3(name, tmp_path):
         assert_close(outputs(cut(other, cuts, found), x), outputs(small, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps_per_execution", [1, 4])
 def test_the_callback_in_keras3_fit(steps_per_execution):
     model = build3("residual")

@@ -136,6 +136,7 @@ def test_cut_equals_the_network_without_those_channels(name):
     assert small.output_names == model.output_names or not isinstance(model.output, dict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 def test_an_empty_cut_and_a_reload_change_nothing(name, tmp_path):
     model = build(name)

@@ -120,6 +120,7 @@ def test_finished_run_returns_at_once(tmp_path, monkeypatch):
     _same(first, second)
 
 
+@pytest.mark.slow
 def test_same_seed_same_result_other_seed_other():
     def run(seed):
         model = _net()
