@@ -34,7 +34,7 @@ def measure(row: str) -> dict[str, Any]:
     back = to_keras3(crossed)
     want = model(x, training=False)
     ends = relative(crossed(x, training=False), want), relative(back(x, training=False), want)
-    names_kept = {layer.name for layer in model.layers} == {layer.name for layer in back.layers}
+    names_kept = {x.name for x in model.layers} <= {x.name for x in back.layers}
     columns: dict[str, Any] = {
         "into tf_keras": f"{ends[0]:.1e}",
         "and back": f"{ends[1]:.1e}",

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+import tfedge
 from tests import zoo
 from tests.run_file import float_ops, op_names, steps_apart
 from tfedge import quant
@@ -373,3 +374,17 @@ def test_import_leaves_keras_3_alone():
     env = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, text=True)
     assert done.stdout.split() == ["None", "3"], done.stderr
+
+
+def test_two_outputs_keep_their_names_for_losses_and_labels(tmp_path):
+    i = keras.Input((6,), name="x")
+    h = L.Dense(8, activation="relu", name="body")(i)
+    model = keras.Model(i, [L.Dense(3, name="cls")(h), L.Dense(1, name="size")(h)])
+    x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+    qat = quant.quantize_aware(model, calibration=x)
+    assert qat.output_names == ["cls", "size"]
+    qat.save(tmp_path / "q.h5")
+    for made in (qat, tfedge.load_model(tmp_path / "q.h5")):
+        made.compile("sgd", loss={"cls": "mse", "size": "mse"})
+        y = {"cls": np.zeros((32, 3), "float32"), "size": np.zeros((32, 1), "float32")}
+        assert np.isfinite(made.fit(x, y, verbose=0).history["cls_loss"][0])

@@ -39,8 +39,10 @@ def load_model(model: Any, custom_objects: Mapping[str, Any] | None = None) -> A
     known = dict(custom_objects or {})
     if isinstance(model, (str, Path)) and bridge.holds_quantizers(Path(model)):
         from tfedge import quant
+        from tfedge.quantized import name_outputs
 
         known = {**quant.custom_objects(), **known}
+        return name_outputs(bridge.load_model(model, known))
     return bridge.load_model(model, known)
 
 

@@ -147,6 +147,8 @@ class _Run:
         if files is not None:
             _say(f"{folder.name}: done before, skipped")
         else:
+            if (folder.path / RECORD).exists():
+                _say(f"{folder.name}: its settings, the model or the data changed; done again")
             self._rehearse()
             _say(f"{folder.name}: {_summary(spec)}")
             self._work(folder, key, spec)

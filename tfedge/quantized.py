@@ -135,6 +135,19 @@ def output_names(model: Any) -> list[str]:
     return names
 
 
+def name_outputs(model: Any) -> Any:
+    """Gives a quantize-aware model the output names of its float model; returns the model.
+
+    Losses, metrics and labels by output name then fit both. Keras itself would name the outputs
+    after the wrappers ("quant_<layer>"), also when it loads the model.
+
+    Args:
+        model: A quantize-aware tf_keras model.
+    """
+    model.output_names = output_names(model)
+    return model
+
+
 def _flat(nested: Any) -> list[Any]:
     """Leaves of nested lists, tuples and dicts, dicts in key order."""
     if isinstance(nested, dict):

@@ -56,6 +56,21 @@ def _plain(function: Any) -> Callable[[Any, str], Any]:
     return lambda op, name: _layer(function, name)
 
 
+def _merge(layer: str, function: Any) -> Callable[[Any, str], Any]:
+    """Two tensors of one rank become a merge layer, which QAT knows; anything else a function."""
+
+    def build(op: Any, name: str) -> Any:
+        def call(a: Any, b: Any) -> Any:
+            ranks = [len(v.shape) if hasattr(v, "node") else None for v in (a, b)]
+            if None not in ranks and ranks[0] == ranks[1]:
+                return getattr(keras.layers, layer)(name=name)([a, b])
+            return _layer(function, name)(a, b)
+
+        return call
+
+    return build
+
+
 def _with(function: Any, **parameters: str) -> Callable[[Any, str], Any]:
     """Parameters of the operation become keyword arguments: keyword=attribute."""
 
@@ -137,13 +152,13 @@ def _axis(function: Any) -> Callable[[Any, str], Any]:
 
 # Keras 3 operation -> layer of tf_keras on the operation's tensor arguments.
 _TO_TF: dict[str, Callable[[Any, str], Any]] = {
-    "Add": _plain(tf.math.add),
-    "Subtract": _plain(tf.math.subtract),
-    "Multiply": _plain(tf.math.multiply),
+    "Add": _merge("Add", tf.math.add),
+    "Subtract": _merge("Subtract", tf.math.subtract),
+    "Multiply": _merge("Multiply", tf.math.multiply),
     "Divide": _plain(tf.math.truediv),
     "TrueDivide": _plain(tf.math.truediv),
-    "Maximum": _plain(tf.math.maximum),
-    "Minimum": _plain(tf.math.minimum),
+    "Maximum": _merge("Maximum", tf.math.maximum),
+    "Minimum": _merge("Minimum", tf.math.minimum),
     "Power": _plain(tf.math.pow),
     "Negative": _plain(tf.math.negative),
     "Absolute": _plain(tf.math.abs),

@@ -46,8 +46,8 @@ def run(values: flags.FlagValues) -> None:
     )
     from tfedge import api, stages, train
 
-    model = api.load_model(values.model)
-    teacher = api.load_model(values.teacher) if values.teacher else None
+    model = api.working(values.model)
+    teacher = api.working(values.teacher) if values.teacher else None
     setting = training.make_training(values, model)
     scores = {"float model": train.evaluate(model, setting.task)}
     made = stages.quantize(model, spec, setting, teacher)

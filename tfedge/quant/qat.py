@@ -31,7 +31,15 @@ from tfedge.quant.placement import Placement
 from tfedge.quant.quantizers import ActivationQuantizer
 from tfedge.quant.ranges import calibrate, copy_ranges
 from tfedge.quant.refusals import check_int16, check_layers
-from tfedge.quantized import Range, is_quantized, output_names, qat_scheme, ranges, unset_ranges
+from tfedge.quantized import (
+    Range,
+    is_quantized,
+    name_outputs,
+    output_names,
+    qat_scheme,
+    ranges,
+    unset_ranges,
+)
 from tfedge.schemes import get_scheme
 
 QAT_SCHEMES = ("w8a8", "w8a16")
@@ -110,6 +118,7 @@ def quantize_aware(
     rewritten = normalise(graph)
     equal = _with_output_names(rewritten.model, output_names(functional_of(model)))
     result = _wrap(equal, get_scheme(scheme).activation_bits)
+    name_outputs(result)
     _NOTES[result] = tuple(rewritten.notes.values())
     if calibration is not None:
         calibrate(result, calibration)
