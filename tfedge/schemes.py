@@ -27,13 +27,6 @@ class QuantScheme:
     needs_ranges: bool
     doc: str
 
-    @property
-    def io_dtype(self) -> str:
-        """The dtype of inputs and outputs under `io="int"`."""
-        if not self.full_integer:
-            return "float32"
-        return "int8" if self.activation_bits == 8 else "int16"
-
 
 SCHEMES: dict[str, QuantScheme] = {
     s.name: s

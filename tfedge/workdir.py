@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,9 +201,3 @@ def open_workdir(path: str | Path) -> Path:
             ) from None
         raise
     return root
-
-
-def stale_folders(root: Path, names: Sequence[str]) -> list[str]:
-    """Stage folders in a work directory that do not belong to the stages of this run."""
-    found = [p.name for p in root.iterdir() if p.is_dir() and re.match(r"\d\d_\w+$", p.name)]
-    return sorted(set(found) - set(names))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tfedge.graph import rules as r
-from tfedge.graph import rules_ops as o
 from tfedge.graph import rules_sequence as s
+from tfedge.graph.op_tables import KERAS_OPS, TF_OPS
 from tfedge.graph.site import Site
 
 Rule = Callable[[Site], "np.ndarray | list[np.ndarray]"]
@@ -69,8 +69,8 @@ RULES: dict[str | type, Rule] = {
     **_many(s.attention_heads, "MultiHeadAttention"),
     **_many(s.dot_attention, "Attention AdditiveAttention"),
     **_many(s.einsum_dense, "EinsumDense"),
-    **{f"op.{name}": rule for name, rule in o.KERAS_OPS.items()},
-    **{f"tf.{name}": rule for name, rule in o.TF_OPS.items()},
+    **{f"op.{name}": rule for name, rule in KERAS_OPS.items()},
+    **{f"tf.{name}": rule for name, rule in TF_OPS.items()},
 }
 
 

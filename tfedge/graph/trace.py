@@ -269,7 +269,6 @@ def replay(
     graph: Graph,
     make_layer: Callable[[str, Any], Any],
     edit: Callable[[Call], Call] | None = None,
-    input_shapes: dict[str, tuple] | None = None,
     into: str | None = None,
 ) -> Any:
     """Builds a new model by running the calls of a graph with other layers.
@@ -279,7 +278,6 @@ def replay(
         make_layer: Called once a layer with (unique name, layer); returns the layer (or any
             callable on symbolic tensors) to use in its place.
         edit: Optional; returns a call with changed layer, args or kwargs.
-        input_shapes: Optional new shapes (batch first) by input name.
         into: Flavour of the new model; None keeps the graph's.
 
     Returns:
@@ -289,8 +287,7 @@ def replay(
     values: dict[int, Any] = {}
     for number, name in zip(graph.inputs, graph.input_names, strict=True):
         spec = graph.tensors[number]
-        shape = (input_shapes or {}).get(name, spec.shape)
-        values[number] = lib.Input(batch_shape=shape, dtype=spec.dtype, name=name)
+        values[number] = lib.Input(batch_shape=spec.shape, dtype=spec.dtype, name=name)
     made: dict[str, Any] = {}
 
     def to_tensor(leaf: Any) -> Any:

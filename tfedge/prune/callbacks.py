@@ -32,6 +32,10 @@ class PruneChannels(keras.callbacks.Callback):
     momentum and `steps_per_execution > 1`. With `steps_per_execution=k` the schedule itself moves
     every k steps, because Keras calls callbacks that often.
 
+    Limit: where a layer counts the channels (layer or group norm, softmax over channels; see
+    `ChannelGroup.counted_by`), a channel held at zero still counts while training, so the stripped
+    model differs there and wants some training after `strip()`.
+
     Args:
         sparsity: Fraction of the channels of every group to cut, 0 < s < 1.
         importance: Name in `tfedge.prune.IMPORTANCE`, or `(group, weights) -> scores [channels]`.
