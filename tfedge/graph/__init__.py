@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tfedge.graph.blocks import ResidualBlock, residual_blocks, without_blocks
 from tfedge.graph.channels import Analysis, ChannelGroup, Slice, analyse, channel_groups
 from tfedge.graph.registry import RULES
 from tfedge.graph.site import Site
-from tfedge.graph.surgery import cut
+from tfedge.graph.surgery import cut, rebuild
 from tfedge.graph.trace import Call, Graph, Ref, replay, trace
 
 __all__ = [
@@ -15,11 +16,15 @@ __all__ = [
     "ChannelGroup",
     "Graph",
     "Ref",
+    "ResidualBlock",
     "Site",
     "Slice",
     "analyse",
     "channel_groups",
     "cut",
+    "rebuild",
     "replay",
+    "residual_blocks",
     "trace",
+    "without_blocks",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from tfedge.errors import PlanError
 from tfedge.graph.channels import Analysis, analyse
 from tfedge.graph.labels import NEVER
-from tfedge.graph.trace import Call, copy_layer, replay
+from tfedge.graph.trace import Call, Graph, copy_layer, replay
 
 
 def cut(model: Any, cuts: dict[str, np.ndarray], analysis: Analysis | None = None) -> Any:
@@ -32,19 +32,36 @@ def cut(model: Any, cuts: dict[str, np.ndarray], analysis: Analysis | None = Non
     alive = _alive(analysis, cuts)
     graph = analysis.graph
     weights, changes = _cut_weights(analysis, alive), _config_changes(analysis, alive)
+    return _rebuilt(graph, weights, changes, lambda call: _edited(analysis, call, alive))
+
+
+def rebuild(graph: Graph) -> Any:
+    """A model with new layers of the same configs and weights, from a traced (or edited) graph.
+
+    Args:
+        graph: The graph; its layers are not changed.
+    """
+    weights = {
+        name: layer.get_weights() if hasattr(layer, "get_weights") else []
+        for name, layer in graph.layers().items()
+    }
+    return _rebuilt(graph, weights, {}, None)
+
+
+def _rebuilt(graph: Graph, weights: dict, changes: dict, edit: Any) -> Any:
     made: dict[str, Any] = {}
 
     def make(name: str, layer: Any) -> Any:
         made[name] = copy_layer(layer, changes.get(name), name)
         return made[name]
 
-    smaller = replay(graph, make, lambda call: _edited(analysis, call, alive))
+    model = replay(graph, make, edit)
     for name in graph.layers():
         if weights[name]:
             made[name].set_weights(weights[name])
             if hasattr(made[name], "finalize_state"):  # Normalization derives constants from them
                 made[name].finalize_state()
-    return smaller
+    return model
 
 
 def _alive(analysis: Analysis, cuts: dict[str, np.ndarray]) -> dict[int, bool]:

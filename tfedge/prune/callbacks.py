@@ -10,11 +10,12 @@ from tfedge._keras import keras
 from tfedge.errors import InputError
 from tfedge.graph import Analysis, analyse
 from tfedge.prune.importance import Importance
-from tfedge.prune.masks import ChannelMasks
+from tfedge.prune.masks import ChannelMasks, learning_rate
 from tfedge.prune.plan import PruningPlan
 from tfedge.prune.report import PruningReport
+from tfedge.prune.request import make_request
 from tfedge.prune.schedules import OneShot, Schedule, get_schedule
-from tfedge.prune.selection import Selector, make_request, model_weights
+from tfedge.prune.selection import Selector
 from tfedge.prune.shrinking import apply_plan, choose, require_prunable
 
 
@@ -36,22 +37,34 @@ class PruneChannels(keras.callbacks.Callback):
     `ChannelGroup.counted_by`), a channel held at zero still counts while training, so the stripped
     model differs there and wants some training after `strip()`.
 
+    How many channels each group loses is settled when training begins (with scope="global" by the
+    scores of that moment); which ones, by the scores at each update.
+
     Args:
-        sparsity: Fraction of the channels of every group to cut, 0 < s < 1.
-        importance: Name in `tfedge.prune.IMPORTANCE`, or `(group, weights) -> scores [channels]`.
-        schedule: "polynomial" (complete after half of the training), "constant", "one_shot", or
-            a function `(step, total_steps) -> fraction of the final pruning`.
+        sparsity: Fraction of the channels to cut, 0 < s < 1.
+        importance: Name in `tfedge.prune.IMPORTANCE`; `Taylor(data)` or `Activation(data)`, which
+            run on their data at each update; or a function `(group, weights) -> scores [channels]`.
+        schedule: "polynomial" (complete after half of the training), "iterative" (in steps, with
+            training in between), "constant", "one_shot", or a function
+            `(step, total_steps) -> fraction of the final pruning`.
         round_to: Kept channels are a multiple of this; 1 for an exact share.
         updates: How many times at most the choice of channels is renewed in one `fit`.
-        **limits: As in `tfedge.prune.shrink`: `target_macs`, `target_params`, `skip`, `overrides`.
+        **limits: As in `tfedge.prune.shrink`, without `blocks`: `target_macs`, `target_params`,
+            `target_bytes`, `scope`, `floor`, `skip`, `overrides`; and `group_lasso`: strength L of
+            a penalty L * sum over weights and doomed channels of sqrt(n) * ||w_c||_2 (Yuan & Lin
+            2006; Wen et al. 2016), n the number of elements of w_c, that drives the channels which
+            are to go to zero before the schedule cuts them. It acts as its proximal step after
+            every optimizer step: w_c *= max(0, 1 - learning_rate * L * sqrt(n) / ||w_c||).
+            0 (default) for none; 1e-3 to 1e-1 are usual.
 
     Attributes:
         plan: The PruningPlan, after `strip()`.
         report: The PruningReport, after `strip()`.
 
     Raises:
-        InputError: A bad value; at the start of `fit`: a pattern that matches no layer, or a data
-            set of unknown length with a schedule that needs the length.
+        InputError: A bad value, or a group lasso with the schedule "one_shot", which leaves it
+            nothing to do; at the start of `fit`: a pattern that matches no layer, or a data set of
+            unknown length with a schedule that needs the length.
         ModelError: At the start of `fit`: a model that cannot be pruned.
         PlanError: At the start of `fit`: a request that cannot be met.
     """
@@ -66,8 +79,16 @@ class PruneChannels(keras.callbacks.Callback):
         **limits: Any,
     ) -> None:
         super().__init__()
+        self.group_lasso = _check_lasso(limits.pop("group_lasso", 0.0))
         self.request = make_request(sparsity, importance, round_to, limits)
         self.schedule = get_schedule(schedule)
+        if self.group_lasso and isinstance(self.schedule, OneShot):
+            raise InputError(
+                "a group lasso needs time before channels are cut", "schedule 'one_shot'",
+                "Use 'polynomial', 'iterative' or 'constant'",
+            )  # fmt: skip
+        if updates < 1:
+            raise InputError("updates must be at least 1", str(updates))
         self.updates = updates
         self.plan: PruningPlan | None = None
         self.report: PruningReport | None = None
@@ -85,12 +106,13 @@ class PruneChannels(keras.callbacks.Callback):
         if student is not self._student:
             require_prunable(student)
             self._analysis = analyse(student)
-            self._selector = Selector(self._analysis, self.request)
+            self._selector = Selector(student, self._analysis, self.request)
             self._goal = self._selector.counts()
             self._dead = [np.zeros(g.channels, bool) for g in self._analysis.groups]
             self._student = student
         self._release()
-        self._masks = ChannelMasks(self._analysis)
+        rate = (lambda: learning_rate(model)) if self.group_lasso else None
+        self._masks = ChannelMasks(self._analysis, self.group_lasso, rate)
         # A step that was traced in an earlier fit does not know the constraints.
         for traced in {id(m): m for m in (model, student)}.values():
             traced.train_function = None
@@ -130,17 +152,18 @@ class PruneChannels(keras.callbacks.Callback):
         fraction = float(np.clip(self.schedule(self._step, self._total), 0.0, 1.0))
         wanted = [int(np.floor(n * fraction + 1e-9)) for n in self._goal]
         self._last_update = self._step
-        if force or any(w > d.sum() for w, d in zip(wanted, self._dead, strict=True)):
-            self._kill(wanted)
-            if self._masks is not None:
-                self._masks.update(self._dead)
+        more = any(w > d.sum() for w, d in zip(wanted, self._dead, strict=True))
+        if (force and any(wanted)) or more or (self.group_lasso and fraction < 1):
+            scores = self._selector.scores()
+            self._dead = self._choice(scores, wanted)
+            if self._masks is not None and self.group_lasso:
+                self._masks.doom(self._choice(scores, self._goal))
+        if self._masks is not None and (force or more):
+            self._masks.update(self._dead)
 
-    def _kill(self, wanted: list[int]) -> None:
-        """Extends the dead channels of every group to the wanted number."""
-        if self._analysis is None or not any(wanted):
-            return
-        scores = self._selector.scores(model_weights(self._analysis))
-        self._dead = [
+    def _choice(self, scores: list[np.ndarray], wanted: list[int]) -> list[np.ndarray]:
+        """The dead channels of every group, extended to the wanted number."""
+        return [
             choose(s, max(n, int(d.sum())), d)
             for s, n, d in zip(scores, wanted, self._dead, strict=True)
         ]
@@ -195,8 +218,14 @@ class PruneChannels(keras.callbacks.Callback):
                 "Run model.fit(..., callbacks=[pruner]) first, or use tfedge.prune.shrink",
             )
         self._release()
-        self._kill(self._goal)
+        self._dead = self._choice(self._selector.scores(), self._goal)
         self.plan = self._selector.plan([np.flatnonzero(d) for d in self._dead])
         done = apply_plan(self._student, self.plan, self._analysis)
         self.report = done.report
         return done.model
+
+
+def _check_lasso(strength: Any) -> float:
+    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not strength >= 0:
+        raise InputError("group_lasso must be 0 or a positive number", str(strength))
+    return float(strength)

@@ -6,24 +6,48 @@ from math import prod
 
 import numpy as np
 
-from tfedge.graph import Analysis
+from tfedge.graph import Analysis, Graph
 from tfedge.profile import weight_uses
 
 
+def cost_of(graph: Graph, what: str) -> float:
+    """The cost of a traced model as it is: its "macs", "params" or "bytes"."""
+    return _Sizes(graph).total({}, what)
+
+
+class _Sizes:
+    """Shapes, element sizes and uses of all weights of a traced model."""
+
+    def __init__(self, graph: Graph) -> None:
+        weights = {
+            (name, i): w
+            for name, layer in graph.layers().items()
+            for i, w in enumerate(getattr(layer, "weights", []))
+        }
+        self.shapes = {key: tuple(w.shape) for key, w in weights.items()}
+        self.itemsize = {key: _itemsize(w) for key, w in weights.items()}
+        self.uses, _ = weight_uses(graph)
+
+    def total(self, dims: dict[tuple[str, int], list[int]], what: str) -> float:
+        """The cost with these shapes instead of the weights' own."""
+        sizes = {k: prod(dims.get(k, shape)) for k, shape in self.shapes.items()}
+        if what == "params":
+            return float(sum(sizes.values()))
+        if what == "bytes":
+            return float(sum(n * self.itemsize[k] for k, n in sizes.items()))
+        return float(sum(u.positions * sizes[u.layer, u.weight] for u in self.uses))
+
+
 class Costs:
-    """Parameters and multiply-accumulates of a model after a cut.
+    """Parameters, multiply-accumulates and bytes of a model after a cut.
 
     Args:
         analysis: The analysed model.
     """
 
     def __init__(self, analysis: Analysis) -> None:
-        self.shapes = {
-            (name, i): tuple(w.shape)
-            for name, layer in analysis.graph.layers().items()
-            for i, w in enumerate(getattr(layer, "weights", []))
-        }
-        self.uses, _ = weight_uses(analysis.graph)
+        self.sizes = _Sizes(analysis.graph)
+        self.channels = [g.channels for g in analysis.groups]
         self.slices = [
             (i, (s.layer, s.weight), s.axis, s.channel)
             for i, g in enumerate(analysis.groups)
@@ -35,12 +59,26 @@ class Costs:
 
         Args:
             dead: Bool arrays [channels] by group index: True for channels that go.
-            what: "macs" or "params".
+            what: "macs", "params" or "bytes".
         """
-        dims = {k: list(v) for k, v in self.shapes.items()}
+        dims: dict[tuple[str, int], list[int]] = {}
         for group, key, axis, channel in self.slices:
             if group in dead:
-                dims[key][axis] -= int(dead[group][channel].sum())
-        if what == "params":
-            return float(sum(prod(d) for d in dims.values()))
-        return float(sum(u.positions * prod(dims[u.layer, u.weight]) for u in self.uses))
+                row = dims.setdefault(key, list(self.sizes.shapes[key]))
+                row[axis] -= int(np.count_nonzero(dead[group][channel]))
+        return self.sizes.total(dims, what)
+
+    def after(self, counts: list[int], what: str) -> float:
+        """The cost where each group loses its first `counts[i]` channels.
+
+        Exact wherever the channels of a group are alike in how many weights they have.
+        """
+        pairs = zip(self.channels, counts, strict=True)
+        return self.of({i: np.arange(n) < c for i, (n, c) in enumerate(pairs) if c}, what)
+
+
+def _itemsize(weight: object) -> int:
+    """Bytes of one element of a weight of either Keras."""
+    dtype = getattr(weight, "dtype", "float32")
+    name = dtype if isinstance(dtype, str) else dtype.name
+    return {"bfloat16": 2}.get(name) or np.dtype(name).itemsize

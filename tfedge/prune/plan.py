@@ -1,4 +1,4 @@
-"""A pruning plan is data: which channels of which group go. It is made, saved, edited, applied."""
+"""A pruning plan is data: which blocks and channels go. It is made, saved, edited, applied."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfedge.errors import InputError, PlanError
-from tfedge.graph import Analysis, Graph
+from tfedge.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,21 @@ class GroupPlan:
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """Channels to cut, by group, for one model.
+    """What to cut from one model: whole residual blocks first, then channels by group.
 
     Attributes:
         model: Name of the model.
         signature: Hash of the model's layer names and weight shapes.
-        groups: One entry a group, blocked groups too.
+        groups: One entry a group (of the model without those blocks), blocked groups too.
         settings: The request that the plan was made from, for the reader.
+        blocks: Names of residual blocks to remove before any channel.
     """
 
     model: str
     signature: str
     groups: tuple[GroupPlan, ...]
     settings: dict[str, Any]
+    blocks: tuple[str, ...] = ()
 
     def cuts(self) -> dict[str, np.ndarray]:
         """Channels to remove by group name."""
@@ -58,6 +60,7 @@ class PruningPlan:
             "model": self.model,
             "signature": self.signature,
             "settings": self.settings,
+            "blocks": list(self.blocks),
             "groups": [
                 {"group": g.group, "channels": g.channels, "cut": list(g.cut), "note": g.note}
                 for g in self.groups
@@ -85,7 +88,9 @@ class PruningPlan:
                 )  # fmt: skip
                 for g in value["groups"]
             )
-            return cls(value["model"], value["signature"], groups, value.get("settings", {}))
+            blocks = tuple(str(b) for b in value.get("blocks", ()))
+            settings = value.get("settings", {})
+            return cls(value["model"], value["signature"], groups, settings, blocks)
         except OSError as e:
             raise InputError("the plan cannot be read", f"{path}: {e.strerror}") from e
         except (ValueError, KeyError, TypeError, AttributeError) as e:
@@ -95,21 +100,22 @@ class PruningPlan:
                 "Make one with `tfedge prune --plan_out=...`",
             ) from e
 
-    def check(self, analysis: Analysis) -> None:
+    def check(self, graph: Graph) -> None:
         """Makes sure that the plan was made for this model.
+
+        Args:
+            graph: Trace of the whole model, blocks included.
 
         Raises:
             PlanError: Layer names or weight shapes differ.
         """
-        if self.signature == signature(analysis.graph):
+        if self.signature == signature(graph):
             return
-        have = {g.name: g.channels for g in analysis.groups}
-        wrong = [g.group for g in self.groups if have.get(g.group) != g.channels]
+        names = set(graph.layers())
+        lost = [g.group for g in self.groups if g.group.split(".")[0] not in names]
         raise PlanError(
             f"the plan was made for another model ('{self.model}')",
-            f"group '{wrong[0]}' does not exist here with the same number of channels"
-            if wrong
-            else "other layer names or weight shapes",
+            f"there is no layer '{lost[0]}' here" if lost else "other layers or weight shapes",
             "Make a new plan for this model",
         )
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from tfedge.errors import InputError, did_you_mean
 
 Schedule = Callable[[int, int], float]
@@ -60,6 +62,34 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Iterative:
+    """Prunes in equal steps, with training in between (Han et al. 2015; Li et al. 2017).
+
+    Attributes:
+        steps: How many times channels are cut.
+        begin: Share of the training at which the first step is taken.
+        end: Share at which the last one is taken; the rest of the training recovers.
+    """
+
+    steps: int = 5
+    begin: float = 0.0
+    end: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 <= self.begin < self.end <= 1:
+            raise InputError(
+                "an iterative schedule needs steps >= 1 and 0 <= begin < end <= 1",
+                f"steps={self.steps}, begin={self.begin}, end={self.end}",
+            )
+
+    def __call__(self, step: int, total_steps: int) -> float:
+        """The fraction in force before step `step`."""
+        apart = (self.end - self.begin) * total_steps / max(self.steps - 1, 1)
+        done = (step - self.begin * total_steps) / max(apart, 1e-9)
+        return min(max(np.floor(done + 1e-9) + 1, 0), self.steps) / self.steps
+
+
+@dataclass(frozen=True)
 class OneShot:
     """Prunes all before the first step."""
 
@@ -70,6 +100,7 @@ class OneShot:
 
 SCHEDULES: dict[str, Callable[[], Schedule]] = {
     "polynomial": PolynomialDecay,
+    "iterative": Iterative,
     "constant": Constant,
     "one_shot": OneShot,
 }

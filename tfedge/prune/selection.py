@@ -2,136 +2,87 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
+from itertools import zip_longest
+from math import ceil
 from typing import Any
 
 import numpy as np
 
-from tfedge.errors import InputError, PlanError, did_you_mean
-from tfedge.graph import Analysis, ChannelGroup
-from tfedge.prune.costs import Costs
-from tfedge.prune.importance import Importance, Weights, get_importance
+from tfedge.errors import ModelError, PlanError
+from tfedge.graph import Analysis, ChannelGroup, Graph
+from tfedge.prune.costs import Costs, cost_of
+from tfedge.prune.importance import Weights, get_importance
 from tfedge.prune.plan import GroupPlan, PruningPlan, signature
+from tfedge.prune.request import Request, matches
+
+_NEAR = 0.005  # a budget met within this share of itself is not refined further
+_CANDIDATES = 64  # units on either side of the target that a round of refinement tries
+_PAIRED = 24  # moves that are also tried two at a time
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to prune. Exactly one of `sparsity`, `target_macs` and `target_params` is used.
+class Unit:
+    """The smallest cut of a group that rounding allows: from `before` lost channels to `after`.
 
-    Attributes:
-        sparsity: Fraction of each group's channels to cut, 0 < s < 1.
-        target_macs: Fraction of the model's multiply-accumulates that remains.
-        target_params: Fraction of the model's parameters that remains.
-        importance: Name in `IMPORTANCE`, or a function `(group, weights) -> scores`.
-        round_to: Kept channels are a multiple of this (8 suits XNNPACK's kernels; 1 is exact). A
-            group of at most `round_to` channels is left alone, and the plan says so.
-        skip: Layer names or regexes (full match) whose channels stay.
-        overrides: Sparsity by layer name or regex, for groups that those layers produce. An exact
-            name wins over a regex, an earlier regex over a later one.
+    `key` puts the units of all groups in the order in which they go.
     """
 
-    sparsity: float | None = None
-    target_macs: float | None = None
-    target_params: float | None = None
-    importance: str | Importance = "l2"
-    round_to: int = 8
-    skip: tuple[str, ...] = ()
-    overrides: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        given = {
-            k: getattr(self, k)
-            for k in ("sparsity", "target_macs", "target_params")
-            if getattr(self, k) is not None
-        }
-        if len(given) != 1:
-            raise InputError(
-                "pruning needs exactly one of sparsity, target_macs and target_params",
-                ", ".join(f"{k}={v}" for k, v in given.items()) or "none of them",
-            )
-        for key, value in {
-            **given,
-            **{f"overrides[{k}]": v for k, v in self.overrides.items()},
-        }.items():
-            low_ok = value >= 0 if key.startswith("overrides") else value > 0
-            if not (isinstance(value, (int, float)) and low_ok and value < 1):
-                raise InputError(
-                    f"{key} must lie between 0 and 1, both excluded",
-                    str(value),
-                    "A sparsity of 1.0 would leave nothing; 0.5 cuts half of the channels",
-                )
-        if self.round_to < 1:
-            raise InputError("round_to must be at least 1", str(self.round_to))
-        get_importance(self.importance)
-
-    def settings(self) -> dict[str, Any]:
-        """The request as plain JSON values."""
-        out = asdict(self)
-        if callable(self.importance):
-            out["importance"] = getattr(self.importance, "__name__", "custom")
-        out["skip"], out["overrides"] = list(self.skip), dict(self.overrides)
-        return {k: v for k, v in out.items() if v is not None}
-
-
-def make_request(sparsity: float | None, importance: Any, round_to: int, limits: dict) -> Request:
-    """Builds a Request from a public function's arguments.
-
-    A sparsity is dropped where `limits` names a budget.
-
-    Raises:
-        InputError: An unknown keyword (with the nearest) or a bad value.
-    """
-    known = {f.name for f in fields(Request)}
-    for key in limits:
-        if key not in known:
-            raise InputError("unknown pruning option", f"'{key}'", did_you_mean(key, known))
-    if any(limits.get(k) is not None for k in ("target_macs", "target_params")):
-        sparsity = None
-    limits = dict(limits)
-    limits["skip"] = _as_tuple(limits.get("skip"))
-    limits["overrides"] = dict(limits.get("overrides") or {})
-    return Request(sparsity=sparsity, importance=importance, round_to=round_to, **limits)
-
-
-def _as_tuple(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(value)
+    group: int
+    before: int
+    after: int
+    key: float
 
 
 def model_weights(analysis: Analysis) -> Weights:
-    """All weights that groups refer to, by (layer, weight index)."""
+    """All weights that groups refer to, by (layer, weight index).
+
+    Raises:
+        ModelError: A weight is not finite.
+    """
     layers = analysis.graph.layers()
-    needed = {(s.layer, s.weight) for g in analysis.groups for s in g.slices}
-    return {(n, i): np.asarray(layers[n].weights[i]) for n, i in needed}
+    named = {(s.layer, s.weight): s.weight_name for g in analysis.groups for s in g.slices}
+    values = {(n, i): np.asarray(layers[n].weights[i]) for n, i in named}
+    for key, value in values.items():
+        if not np.isfinite(value).all():
+            raise ModelError(
+                f"weight '{named[key]}' of layer '{key[0]}' is not finite",
+                "NaN or infinity",
+                "Train the model again before pruning it",
+            )
+    return values
 
 
 class Selector:
     """Turns a request into channel counts and choices for one analysed model.
 
     Args:
-        analysis: The analysed model.
+        model: The model.
+        analysis: Its analysis.
         request: What is asked.
+        whole: Trace of the model before blocks were removed from it, to which the budget and the
+            plan refer; None for the analysed model itself.
 
     Raises:
         InputError: A pattern in `skip` or `overrides` matches no layer.
-        PlanError: A budget that cannot be met.
     """
 
-    def __init__(self, analysis: Analysis, request: Request) -> None:
-        self.analysis, self.request = analysis, request
-        self.score = get_importance(request.importance)
+    def __init__(
+        self, model: Any, analysis: Analysis, request: Request, whole: Graph | None = None
+    ) -> None:
+        self.model, self.analysis, self.request = model, analysis, request
+        self.whole = whole or analysis.graph
+        self.importance = get_importance(request.importance)
         self._skipped: dict[int, str] = {}
-        self._sparsity_of = self._per_group()
+        self._own = self._own_sparsity()
         self._cost = Costs(analysis)
+        self._allowed = [self._allowed_cuts(i) for i in range(len(analysis.groups))]
 
-    def _per_group(self) -> list[float | None]:
+    def _own_sparsity(self) -> list[float | None]:
         """Sparsity of each group where an exception sets it (0 for skip), else None."""
         names = list(self.analysis.graph.layers())
-        skip = _matches(self.request.skip, names, "skip")
-        special = _matches(tuple(self.request.overrides), names, "overrides")
+        skip = matches(self.request.skip, names, "skip")
+        special = matches(tuple(self.request.overrides), names, "overrides")
         out: list[float | None] = []
         for i, group in enumerate(self.analysis.groups):
             value: float | None = None
@@ -146,17 +97,34 @@ class Selector:
             out.append(value)
         return out
 
+    def _allowed_cuts(self, i: int) -> list[int]:
+        """How many channels group i may lose, ascending from 0, by rounding, floor and parts."""
+        group = self.analysis.groups[i]
+        if group.blocked:
+            return [0]
+        width = _width(group)
+        step = max(1, self.request.round_to // int(np.gcd(self.request.round_to, width)))
+        free = int((~group.fixed).sum()) - len(self.analysis.parts[i])
+        least = max(1, ceil(self.request.least * group.channels - 1e-9), group.channels - free)
+        kept = range(group.channels - 1 - (group.channels - 1) % step, least - 1, -step)
+        return [0, *(group.channels - k for k in kept if k > 0)]
+
     def counts(self) -> list[int]:
         """How many channels each group loses.
 
         Raises:
             PlanError: The budget is out of reach, or nothing can be cut.
         """
-        r = self.request
-        if r.sparsity is not None:
-            counts = self._counts_at(r.sparsity)
+        fixed = [_nearest(a, self._share(i)) for i, a in enumerate(self._allowed)]
+        units = self._units()
+        budget = self.request.budget
+        if budget is not None:
+            counts = self._within_budget(fixed, units, *budget)
+        elif self.request.scope == "uniform":
+            sparsity = self.request.sparsity or 0.0
+            counts = _taken(fixed, [u for u in units if u.key < sparsity])
         else:
-            counts = self._counts_for_budget()
+            counts = _taken(fixed, units[: self._first_channels(units)])
         if not any(counts):
             notes = [f"{g.name}: {self.note(i, 0)}" for i, g in enumerate(self.analysis.groups)]
             raise PlanError(
@@ -166,80 +134,118 @@ class Selector:
             )
         return counts
 
-    def _count(self, i: int, sparsity: float) -> int:
-        """Channels that group i loses at a sparsity, rounding respected."""
-        group = self.analysis.groups[i]
-        own = self._sparsity_of[i]
-        sparsity = sparsity if own is None else own
-        if group.blocked or sparsity == 0:
-            return 0
-        width = _width(group)
-        step = max(1, self.request.round_to // np.gcd(self.request.round_to, width))
-        keep = group.channels * (1 - sparsity)
-        kept = max(step, int(np.floor(keep / step + 0.5)) * step)
-        free = int((~group.fixed).sum()) - len(self.analysis.parts[i])
-        return max(0, min(group.channels - kept, free, group.channels - 1))
+    def _share(self, i: int) -> float:
+        """Channels that an exception asks group i to lose."""
+        return (self._own[i] or 0.0) * self.analysis.groups[i].channels
 
-    def _counts_at(self, sparsity: float) -> list[int]:
-        """Channels that each group loses at a uniform sparsity."""
-        return [self._count(i, sparsity) for i in range(len(self.analysis.groups))]
+    def _units(self) -> list[Unit]:
+        """The units of all groups without an exception, in the order in which they go."""
+        scores = self.scores() if self.request.scope == "global" else None
+        units: list[Unit] = []
+        for i, allowed in enumerate(self._allowed):
+            if self._own[i] is not None:
+                continue
+            channels, key = self.analysis.groups[i].channels, -np.inf
+            order = None if scores is None else np.sort(scores[i])
+            for before, after in zip(allowed[:-1], allowed[1:], strict=True):
+                share = (before + after) / 2 / channels
+                # A unit never goes before an earlier one of its group.
+                key = max(key, share if order is None else float(order[before:after].mean()))
+                units.append(Unit(i, before, after, key))
+        return sorted(units, key=lambda u: (u.key, u.group, u.after))
+
+    def _first_channels(self, units: list[Unit]) -> int:
+        """How many units are nearest to the asked share of all channels that compete."""
+        groups = {u.group for u in units}
+        total = sum(self.analysis.groups[g].channels for g in groups)
+        lost = np.cumsum([0, *(u.after - u.before for u in units)])
+        return int(np.argmin(np.abs(lost - total * (self.request.sparsity or 0.0))))
 
     def note(self, i: int, cut: int) -> str:
         """Why group i loses nothing, or ""."""
         if cut:
             return ""
         group = self.analysis.groups[i]
-        return (
-            group.blocked
-            or self._skipped.get(i)
-            or f"its {group.channels} channels cannot lose a share with "
-            f"round_to={self.request.round_to}"
-        )
-
-    def _counts_for_budget(self) -> list[int]:
-        """Bisects the uniform sparsity until the model's cost meets the target."""
-        r = self.request
-        what = "macs" if r.target_macs is not None else "params"
-        target = r.target_macs if r.target_macs is not None else r.target_params
-        full = self._cost.of({}, what)
-        tried: dict[float, float] = {}
-
-        def cost(s: float) -> float:
-            counts = self._counts_at(s)
-            dead = {
-                i: np.arange(g.channels) < c
-                for i, (g, c) in enumerate(zip(self.analysis.groups, counts, strict=True))
-            }
-            tried[s] = self._cost.of(dead, what) / max(full, 1)
-            return tried[s]
-
-        low, high = 0.0, 0.999
-        if cost(high) > (target or 0) + 0.02:
-            raise PlanError(
-                f"the budget target_{what}={target} cannot be met",
-                f"with one step of round_to={r.round_to} left in every group, "
-                f"{tried[high]:.1%} of the {what} remain",
-                "Raise the target or lower round_to",
+        if group.blocked or i in self._skipped:
+            return group.blocked or self._skipped[i]
+        if len(self._allowed[i]) == 1:
+            return (
+                f"its {group.channels} channels cannot lose a share with "
+                f"round_to={self.request.round_to}"
             )
-        for _ in range(24):
-            middle = (low + high) / 2
-            low, high = (middle, high) if cost(middle) > (target or 0) else (low, middle)
-        best = min(tried, key=lambda s: (abs(tried[s] - (target or 0)), s))
-        return self._counts_at(best)
+        return "other channels are less important, or its share is less than one step of rounding"
 
-    def scores(self, weights: Weights) -> list[np.ndarray]:
-        """Importance of every group's channels; fixed channels are infinite."""
+    def _within_budget(
+        self, fixed: list[int], units: list[Unit], what: str, target: float
+    ) -> list[int]:
+        """Takes units in order until the model's cost meets the target, then refines."""
+        full = max(cost_of(self.whole, what), 1.0)
+        wanted = target * full if target < 1 else target
+        if wanted >= self._cost.of({}, what):
+            raise PlanError(
+                f"the model is smaller than target_{what}={target:g} already",
+                f"{self._cost.of({}, what):,.0f} {what}",
+            )
+
+        def miss(counts: list[int]) -> float:
+            return (self._cost.after(counts, what) - wanted) / wanted
+
+        low, high = 0, len(units)
+        if (worst := miss(_taken(fixed, units))) > 0.02:
+            raise PlanError(
+                f"the budget target_{what}={target:g} cannot be met",
+                f"with as few channels left in every group as round_to={self.request.round_to} "
+                f"and floor={self.request.least:g} allow, {(worst + 1) * wanted / full:.1%} of "
+                f"the {what} remain",
+                "Raise the target, or lower round_to or floor",
+            )
+        while high - low > 1:  # low: too much is left; high: the target is met
+            middle = (low + high) // 2
+            low, high = (middle, high) if miss(_taken(fixed, units[:middle])) > 0 else (low, middle)
+        around = [_taken(fixed, units[:k]) for k in (low, high)]
+        best = min(around, key=lambda c: abs(miss(c)))
+        return self._refined(best, units[max(0, low - _CANDIDATES) : low + _CANDIDATES], miss)
+
+    def _refined(self, counts: list[int], units: list[Unit], miss: Any) -> list[int]:
+        """Moves one or two groups by a unit while that brings the cost nearer to the target."""
+        error = abs(miss(counts))
+        while error > _NEAR:
+            moves = _moves(counts, units)
+            pairs = [(a, b) for a in moves[:_PAIRED] for b in moves[:_PAIRED] if a[0] < b[0]]
+            for tried in ([(m,) for m in moves], pairs):
+                best = min(
+                    (_moved(counts, t) for t in tried), key=lambda c: abs(miss(c)), default=[]
+                )
+                if best and abs(miss(best)) < error:
+                    counts, error = best, abs(miss(best))
+                    break
+            else:
+                break
+        return counts
+
+    def scores(self) -> list[np.ndarray]:
+        """Importance of every group's channels; fixed channels are infinite.
+
+        Raises:
+            ModelError: A weight is not finite.
+            PlanError: The importance gave other scores than one finite number a channel.
+        """
+        weights: Any = model_weights(self.analysis)
+        measure = getattr(self.importance, "measure", None)
+        evidence = weights if measure is None else measure(self.model, self.analysis)
         out = []
         for group, parts in zip(self.analysis.groups, self.analysis.parts, strict=True):
             if group.blocked:
                 out.append(np.full(group.channels, np.inf))
                 continue
-            score = np.asarray(self.score(group, weights), dtype=float)
-            if score.shape != (group.channels,):
+            score = np.asarray(self.importance(group, evidence), dtype=float)
+            if score.shape != (group.channels,) or np.isnan(score).any():
                 raise PlanError(
-                    f"the importance gave the wrong number of scores for group '{group.name}'",
-                    f"shape {score.shape}",
-                    f"Return one score for each of its {group.channels} channels",
+                    f"the importance gave no proper scores for group '{group.name}'",
+                    f"NaN among {group.channels} scores"
+                    if score.shape == (group.channels,)
+                    else f"shape {score.shape}",
+                    f"Return one number for each of its {group.channels} channels",
                 )
             score = np.where(group.fixed, np.inf, score)
             for part in parts:  # the best channel of a part stays, so that no layer runs empty
@@ -248,16 +254,16 @@ class Selector:
             out.append(score)
         return out
 
-    def plan(self, chosen: list[np.ndarray]) -> PruningPlan:
-        """The plan that cuts the chosen channels."""
+    def plan(self, chosen: list[np.ndarray], blocks: tuple[str, ...] = ()) -> PruningPlan:
+        """The plan that cuts the chosen channels, after these blocks are gone."""
         groups = tuple(
             GroupPlan(
                 g.name, g.channels, tuple(sorted(int(c) for c in cut)), self.note(i, len(cut))
             )
             for i, (g, cut) in enumerate(zip(self.analysis.groups, chosen, strict=True))
         )
-        graph = self.analysis.graph
-        return PruningPlan(graph.name, signature(graph), groups, self.request.settings())
+        graph = self.whole
+        return PruningPlan(graph.name, signature(graph), groups, self.request.settings(), blocks)
 
 
 def lowest(scores: np.ndarray, count: int) -> np.ndarray:
@@ -265,27 +271,32 @@ def lowest(scores: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.argsort(scores, kind="stable")[:count])
 
 
+def _nearest(allowed: list[int], wanted: float) -> int:
+    """The allowed count nearest to the wanted one; the smaller of two."""
+    return min(allowed, key=lambda c: (abs(c - wanted), c))
+
+
+def _taken(fixed: list[int], units: list[Unit]) -> list[int]:
+    """Counts by group after these units have gone."""
+    counts = list(fixed)
+    for unit in units:
+        counts[unit.group] = max(counts[unit.group], unit.after)
+    return counts
+
+
+def _moves(counts: list[int], units: list[Unit]) -> list[tuple[int, int]]:
+    """(group, new count) of every step up or down that these units allow."""
+    ups = [(u.group, u.after) for u in units if counts[u.group] == u.before]
+    downs = [(u.group, u.before) for u in units if counts[u.group] == u.after]
+    return [m for pair in zip_longest(ups, downs) for m in pair if m is not None]
+
+
+def _moved(counts: list[int], moves: tuple[tuple[int, int], ...]) -> list[int]:
+    new = dict(moves)
+    return [new.get(i, c) for i, c in enumerate(counts)]
+
+
 def _width(group: ChannelGroup) -> int:
     """Positions of the producing weight that one channel stands for."""
     first = next((s for s in group.slices if s.role == "out"), None)
     return 1 if first is None else max(1, len(first.index) // len(np.unique(first.channel)))
-
-
-def _matches(patterns: tuple[str, ...], names: list[str], what: str) -> dict[str, set[str]]:
-    """Layer names that each pattern (exact name, else regex) stands for, in order."""
-    out: dict[str, set[str]] = {}
-    for pattern in patterns:
-        if pattern in names:
-            out[pattern] = {pattern}
-            continue
-        try:
-            hits = {n for n in names if re.fullmatch(pattern, n)}
-        except re.error as e:
-            raise InputError(f"a pattern in {what} is not a regex", f"'{pattern}': {e}") from e
-        if not hits:
-            raise InputError(
-                f"a pattern in {what} matches no layer", f"'{pattern}'",
-                did_you_mean(pattern, names),
-            )  # fmt: skip
-        out[pattern] = hits
-    return out

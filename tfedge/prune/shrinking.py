@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from tfedge.errors import ModelError
-from tfedge.graph import Analysis, analyse, cut
+from tfedge.graph import Analysis, Graph, analyse, cut, rebuild, trace, without_blocks
 from tfedge.prune.importance import Importance
 from tfedge.prune.plan import PruningPlan
 from tfedge.prune.report import PruningReport, make_report
-from tfedge.prune.selection import Request, Selector, lowest, make_request, model_weights
+from tfedge.prune.request import Request, make_request
+from tfedge.prune.selection import Selector, lowest
 from tfedge.quantized import is_quantized
 
 
@@ -40,11 +41,11 @@ def require_prunable(model: Any) -> None:
         )
 
 
-def make_plan(analysis: Analysis, request: Request) -> PruningPlan:
+def make_plan(model: Any, request: Request) -> PruningPlan:
     """Chooses the channels of the lowest importance.
 
     Args:
-        analysis: The analysed model.
+        model: The model.
         request: What is asked.
 
     Raises:
@@ -52,10 +53,13 @@ def make_plan(analysis: Analysis, request: Request) -> PruningPlan:
         InputError: A pattern that matches no layer.
         ModelError: A weight that is not finite.
     """
-    selector = Selector(analysis, request)
-    counts = selector.counts()
-    scores = selector.scores(model_weights(analysis))
-    return selector.plan([lowest(s, n) for s, n in zip(scores, counts, strict=True)])
+    return _chosen(Selector(model, analyse(model), request))
+
+
+def _chosen(selector: Selector, blocks: tuple[str, ...] = ()) -> PruningPlan:
+    counts, scores = selector.counts(), selector.scores()
+    chosen = [lowest(s, n) for s, n in zip(scores, counts, strict=True)]
+    return selector.plan(chosen, blocks)
 
 
 def shrink(
@@ -73,12 +77,16 @@ def shrink(
 
     Args:
         model: A built functional or sequential model of either Keras; it is not changed.
-        sparsity: Fraction of the channels of every group to cut, 0 < s < 1.
-        importance: Name in `tfedge.prune.IMPORTANCE`, or `(group, weights) -> scores [channels]`.
+        sparsity: Fraction of the channels to cut, 0 < s < 1.
+        importance: Name in `tfedge.prune.IMPORTANCE`; `Taylor(data)` or `Activation(data)`; or a
+            function `(group, weights) -> scores [channels]`.
         round_to: Kept channels are a multiple of this; 1 for an exact share.
         plan: A PruningPlan, or the path of one, to apply instead of choosing anew.
-        **limits: `target_macs` or `target_params` (fraction that remains, replaces `sparsity`),
-            `skip` (layer names or regexes), `overrides` (sparsity by layer name or regex).
+        **limits: `target_macs`, `target_params` or `target_bytes` (what remains, as a fraction or
+            a number; replaces `sparsity`), `scope` ("uniform" or "global"), `floor` (fraction of
+            each group that always stays), `skip` (layer names or regexes), `overrides` (sparsity by
+            layer name or regex), `blocks` (names of residual blocks that go first, see
+            `residual_blocks`; a target is a fraction of the whole model all the same).
 
     Returns:
         The pruned model (not compiled), its plan and a report; groups that could not be cut are in
@@ -86,18 +94,22 @@ def shrink(
 
     Raises:
         InputError: A bad value, an unknown option, a pattern that matches no layer.
-        ModelError: A model that cannot be pruned (subclassed, quantized, NaN weights).
+        ModelError: A model that cannot be pruned (subclassed, quantized, NaN weights), a block that
+            does not exist.
         PlanError: A plan of another model, or a request that cannot be met.
     """
     require_prunable(model)
-    if plan is None:
-        request = make_request(sparsity, importance, round_to, limits)
-        analysis = analyse(model)
-        plan = make_plan(analysis, request)
-    else:
-        plan = plan if isinstance(plan, PruningPlan) else PruningPlan.load(plan)
-        analysis = analyse(model)
-    return apply_plan(model, plan, analysis)
+    if plan is not None:
+        loaded = plan if isinstance(plan, PruningPlan) else PruningPlan.load(plan)
+        return apply_plan(model, loaded)
+    blocks = limits.pop("blocks", ())
+    blocks = (blocks,) if isinstance(blocks, str) else tuple(blocks)
+    request = make_request(sparsity, importance, round_to, limits)
+    whole = trace(model)
+    rest = rebuild(without_blocks(whole, list(blocks))) if blocks else model
+    analysis = analyse(rest)
+    made = _chosen(Selector(rest, analysis, request, whole), blocks)
+    return _cut(whole, made, analysis)
 
 
 def apply_plan(model: Any, plan: PruningPlan, analysis: Analysis | None = None) -> Shrunk:
@@ -106,15 +118,21 @@ def apply_plan(model: Any, plan: PruningPlan, analysis: Analysis | None = None) 
     Args:
         model: The model that the plan was made for.
         plan: The plan.
-        analysis: The result of `analyse(model)`, where it is at hand.
+        analysis: The result of `analyse(model)`, where it is at hand and the plan has no blocks.
 
     Raises:
         PlanError: The plan is of another model or cannot be carried out.
     """
-    analysis = analysis or analyse(model)
-    plan.check(analysis)
-    smaller = cut(model, plan.cuts(), analysis)
-    return Shrunk(smaller, plan, make_report(analysis.graph, smaller, plan))
+    whole = analysis.graph if analysis is not None else trace(model)
+    plan.check(whole)
+    if plan.blocks or analysis is None:
+        analysis = analyse(without_blocks(whole, list(plan.blocks)) if plan.blocks else whole)
+    return _cut(whole, plan, analysis)
+
+
+def _cut(whole: Graph, plan: PruningPlan, analysis: Analysis) -> Shrunk:
+    smaller = cut(None, plan.cuts(), analysis)
+    return Shrunk(smaller, plan, make_report(whole, smaller, plan))
 
 
 def choose(scores: np.ndarray, count: int, dead: np.ndarray) -> np.ndarray:
