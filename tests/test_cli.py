@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
+from tfedge.bridge import load_model
 from tfedge.cli import cmd_compress, guard
 from tfedge.cli.main import COMMANDS, main
 
@@ -236,3 +237,17 @@ def test_closed_pipe_is_quiet():
     os.close(writer)
     assert done.stderr == ""
     assert done.returncode == 1
+
+
+def test_prune_looks_at_data_where_it_is_asked_to(made, tmp_path, capsys):
+    data, out = made["data"], tmp_path / "p.keras"
+    flags = ["prune", f"--model={made['model']}", f"--output={out}"]
+    assert main([*flags, "--importance=taylor", "--sparsity=0.5"]) == 1
+    assert "--data" in capsys.readouterr().err
+    assert main([*flags, "--importance=taylor", f"--data={data}", "--scope=global"]) == 0
+    assert main([*flags, f"--data={data}"]) == 1
+    assert "of no use" in capsys.readouterr().err
+    assert main([*flags, "--remove_blocks=1", f"--data={data}"]) == 1
+    assert "residual blocks" in capsys.readouterr().err
+    assert main([*flags, "--target_bytes=3000", "--round_to=1", "--floor=0.1"]) == 0
+    assert load_model(out).count_params() < 3100 / 4

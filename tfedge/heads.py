@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfedge.errors import ModelError
+from tfedge.graph.trace import functional_of, output_names
 
 # Layers that change neither the values nor what they mean.
 _PASSING = (
@@ -41,7 +42,7 @@ class Head:
 
 
 def heads(model: Any) -> tuple[Head, ...]:
-    """Reads the outputs of a tf_keras functional or sequential model.
+    """Reads the outputs of a functional or sequential model of either Keras.
 
     The last activation is found by walking back over layers that only reshape or drop, through
     nested models and through wrappers (those of pruning and quantization among them).
@@ -63,7 +64,7 @@ def heads(model: Any) -> tuple[Head, ...]:
         )
     return tuple(
         Head(str(name), tuple(tensor.shape), _activation(tensor))
-        for name, tensor in zip(model.output_names, outputs, strict=True)
+        for name, tensor in zip(output_names(functional_of(model)), outputs, strict=True)
     )
 
 
@@ -81,7 +82,8 @@ def _activation(tensor: Any) -> str:
             return name
         if name == "linear" and type(inner).__name__ != "Activation":
             return name
-        sources = layer._inbound_nodes[node_index].keras_inputs
+        node = layer._inbound_nodes[node_index]
+        sources = node.input_tensors if hasattr(node, "arguments") else node.keras_inputs
         if len(sources) != 1:
             return "linear"
         tensor = sources[0]
@@ -92,6 +94,8 @@ def _of_layer(layer: Any) -> str:
     kind = type(layer).__name__
     if kind in _PASSING:
         return "passing"
+    if not hasattr(layer, "trainable"):  # a Keras 3 operation, such as Softmax
+        return kind.lower() if kind not in _PASSING else "passing"
     symbol = getattr(layer, "symbol", "") or ""
     if symbol:  # an operation on symbolic tensors, such as tf.nn.softmax
         return symbol.rpartition(".")[2]

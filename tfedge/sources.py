@@ -18,10 +18,11 @@ import numpy as np
 from tfedge._keras import tf
 from tfedge.data import InputSpec, as_batches
 from tfedge.errors import InputError, ModelError
+from tfedge.graph.trace import dtype_name, functional_of, input_names
 
 
 def model_inputs(model: Any) -> tuple[InputSpec, ...]:
-    """The inputs of a built tf_keras model (of its student, for a Distiller).
+    """The inputs of a built model of either Keras (of its student, for a Distiller).
 
     Raises:
         ModelError: The model has no symbolic inputs (subclassed, or a Sequential never built).
@@ -33,9 +34,10 @@ def model_inputs(model: Any) -> tuple[InputSpec, ...]:
             f"a {type(model).__name__} without symbolic inputs",
             "Use a functional model, or a Sequential with an input shape",
         )
+    names = input_names(functional_of(model))
     return tuple(
-        InputSpec(str(name), tuple(tensor.shape), tensor.dtype.name)
-        for name, tensor in zip(model.input_names, model.inputs, strict=True)
+        InputSpec(str(name), tuple(tensor.shape), dtype_name(tensor))
+        for name, tensor in zip(names, model.inputs, strict=True)
     )
 
 

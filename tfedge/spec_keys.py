@@ -41,6 +41,39 @@ def number(
     return field(default=default, metadata={"check": check})
 
 
+def target() -> Any:
+    """What remains of a cost: a fraction in (0, 1), or a whole number above 1; None for none."""
+
+    def check(name: str, value: Any) -> Any:
+        if value is None:
+            return None
+        x = _as_number(name, value, whole=False)
+        if 0 < x < 1 or (x > 1 and float(x).is_integer()):
+            return x
+        raise RecipeError(
+            f"{name} must be between 0 and 1, both excluded, or a whole number above 1",
+            f"{value}",
+            "0.5 keeps half of the model's; 2000000 keeps two million",
+        )
+
+    return field(default=None, metadata={"check": check})
+
+
+def blocks() -> Any:
+    """Residual blocks to remove: a list of names, or how many."""
+
+    def check(name: str, value: Any) -> int | tuple[str, ...]:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return int(number_check(name, value))
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)) or not all(isinstance(i, str) for i in items):
+            raise _wrong_type(name, "a whole number or a list of names", value)
+        return tuple(items)
+
+    number_check = number(0, 0, whole=True).metadata["check"]
+    return field(default=(), metadata={"check": check})
+
+
 def _as_number(name: str, value: Any, whole: bool) -> int | float:
     if isinstance(value, str) and not whole:
         try:  # YAML 1.1 reads 1e-3, without a dot, as text.

@@ -102,25 +102,38 @@ class BaselineSpec(TrainingSpec):
 # The times that each pruning schedule has, with their defaults, as fractions of the training.
 SCHEDULE_TIMES: dict[str, dict[str, float]] = {
     "polynomial": {"begin": 0.0, "end": 0.75},
+    "iterative": {"begin": 0.0, "end": 0.6},
     "constant": {"begin": 0.1},
     "one_shot": {},
 }
 
 
+AMOUNTS = ("sparsity", "target_macs", "target_params", "target_bytes")
+
+
 @dataclass(frozen=True)
 class PruneSpec(TrainingSpec):
-    """Cuts channels during training, then removes them. Give exactly one of the first three.
+    """Cuts channels during training, then removes them. Give exactly one of the first four.
 
     Attributes:
         sparsity: Fraction of the channels that is cut, 0 to 1 exclusive.
-        target_macs: Fraction of the multiply-accumulates that remains, 0 to 1 exclusive.
-        target_params: Fraction of the parameters that remains, 0 to 1 exclusive.
-        importance: Name in `prune.importance.IMPORTANCE`.
+        target_macs: Multiply-accumulates that remain: a fraction, or a number above 1.
+        target_params: Parameters that remain, likewise.
+        target_bytes: Bytes of the (float32) weights that remain, likewise.
+        scope: "uniform" (each group loses the same share) or "global" (all channels compete).
+        importance: Name in `prune.importance.IMPORTANCE` or `MEASURED`; the latter look at the
+            training data.
         round_to: Channels left are a multiple of this (8 suits XNNPACK's kernels; 1: no rounding).
-        schedule: How the sparsity rises: "polynomial", "constant" or "one_shot".
-        begin: Where in the training the schedule starts, as a fraction of it (polynomial: 0,
-            constant: 0.1; one_shot has none).
-        end: Where it has reached its final sparsity (polynomial: 0.75; the others have none).
+        floor: Fraction of each group's channels that always stays; null: 0.1 with the global scope.
+        blocks: Residual blocks that are removed first: their names, or how many (those that change
+            the training data's signal least).
+        group_lasso: Strength of the penalty that draws doomed channels to zero; 0 for none.
+        schedule: How the sparsity rises: "polynomial", "iterative", "constant" or "one_shot".
+        begin: Where in the training the schedule starts, as a fraction of it (polynomial and
+            iterative: 0, constant: 0.1; one_shot has none).
+        end: Where it has reached its final sparsity (polynomial: 0.75, iterative: 0.6; the others
+            have none).
+        steps: How many times the iterative schedule cuts (5).
         epochs: Passes over the training data; 0 cuts at once, without any training, so that
             the schedule and the keys of `TrainingSpec` have nothing to do.
         learning_rate: Peak of the learning rate's schedule.
@@ -130,13 +143,19 @@ class PruneSpec(TrainingSpec):
 
     stage: ClassVar[str] = "prune"
     sparsity: float | None = keys.number(None, 0, 1, inside=True)
-    target_macs: float | None = keys.number(None, 0, 1, inside=True)
-    target_params: float | None = keys.number(None, 0, 1, inside=True)
+    target_macs: float | None = keys.target()
+    target_params: float | None = keys.target()
+    target_bytes: float | None = keys.target()
+    scope: str = keys.choice("uniform", ("uniform", "global"))
     importance: str = keys.word("l2")
     round_to: int = keys.number(8, 1, whole=True)
+    floor: float | None = keys.number(None, 0, 1)
+    blocks: int | tuple[str, ...] = keys.blocks()
+    group_lasso: float = keys.number(0.0, 0)
     schedule: str = keys.choice("polynomial", tuple(SCHEDULE_TIMES))
     begin: float | None = keys.number(None, 0, 1)
     end: float | None = keys.number(None, 0, 1)
+    steps: int | None = keys.number(None, 1, whole=True)
     epochs: int = keys.number(2, 0, whole=True)
     learning_rate: float = keys.number(1e-3, 0, inside=True)
     skip: tuple[str, ...] = keys.words((), regex=True)
@@ -144,13 +163,20 @@ class PruneSpec(TrainingSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = ("sparsity", "target_macs", "target_params")
-        given = [n for n in names if getattr(self, n) is not None]
+        given = [n for n in AMOUNTS if getattr(self, n) is not None]
         if len(given) != 1:
             raise RecipeError(
-                "prune needs exactly one of sparsity, target_macs, target_params",
+                f"prune needs exactly one of {', '.join(AMOUNTS)}",
                 ", ".join(given) or "none of them",
                 "Set the others to null" if given else "For example: sparsity: 0.5",
+            )
+        if self.steps is not None and self.schedule != "iterative":
+            raise RecipeError(f"the schedule '{self.schedule}' has no steps", "", "Leave it out")
+        if self.group_lasso and (self.schedule == "one_shot" or self.epochs == 0):
+            raise RecipeError(
+                "group_lasso needs training before the channels are cut",
+                f"schedule '{self.schedule}', {self.epochs} epochs",
+                "Use another schedule and at least one epoch",
             )
         self._check_times()
 

@@ -5,6 +5,7 @@ The command line and the pipeline both call these; nothing here knows about work
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,40 +78,93 @@ def make_baseline(model: Any, spec: BaselineSpec, training: Training) -> Made:
 
 
 def check_importance(name: str) -> str:
-    """Returns the name where it is one of `prune.importance.IMPORTANCE`.
+    """Returns the name where it is one of `prune.IMPORTANCE` or `prune.MEASURED`.
 
     Raises:
         InputError: It is not; the message suggests the nearest.
     """
-    from tfedge.prune import IMPORTANCE
+    from tfedge.prune import IMPORTANCE, MEASURED
 
-    if name not in IMPORTANCE:
-        raise InputError("unknown importance", f"'{name}'", did_you_mean(name, IMPORTANCE))
+    known = [*IMPORTANCE, *MEASURED]
+    if name not in known:
+        raise InputError("unknown importance", f"'{name}'", did_you_mean(name, known))
     return name
 
 
-def prune_request(spec: PruneSpec) -> dict[str, Any]:
-    """The spec as the keyword arguments of `shrink` and `PruneChannels`."""
-    return {
-        "sparsity": spec.sparsity,
-        "importance": check_importance(spec.importance),
-        "round_to": spec.round_to,
-        "target_macs": spec.target_macs,
-        "target_params": spec.target_params,
-        "skip": spec.skip,
-        "overrides": spec.overrides,
-    }
+def needs_data(spec: PruneSpec) -> bool:
+    """True where the stage looks at data even without training."""
+    from tfedge.prune import MEASURED
+
+    return spec.importance in MEASURED or (isinstance(spec.blocks, int) and spec.blocks > 0)
 
 
-def prune_at_once(model: Any, spec: PruneSpec) -> Made:
+def without_data(spec: PruneSpec) -> PruneSpec:
+    """The stage as far as it can be carried out without looking at data: for a rehearsal."""
+    if not needs_data(spec):
+        return spec
+    blocks = () if isinstance(spec.blocks, int) else spec.blocks
+    return dataclasses.replace(spec, importance="l2", blocks=blocks, epochs=0, group_lasso=0.0)
+
+
+def prune_request(spec: PruneSpec, model: Any = None, task: Task | None = None) -> dict[str, Any]:
+    """The spec as the keyword arguments of `shrink` and `PruneChannels`, without `blocks`.
+
+    Args:
+        spec: The stage.
+        model: The model, where the importance is measured.
+        task: Its data and loss, likewise.
+    """
+    keys = ("sparsity", "target_macs", "target_params", "target_bytes", "scope", "floor")
+    out = {k: getattr(spec, k) for k in (*keys, "round_to", "skip", "overrides")}
+    return {**out, "importance": _importance(spec, model, task)}
+
+
+def _importance(spec: PruneSpec, model: Any, task: Task | None) -> Any:
+    from tfedge import prune as pruning
+
+    name = check_importance(spec.importance)
+    if name not in pruning.MEASURED or task is None:
+        return name
+    bound = task.for_model(model)
+    batches = bound.train_batches(16)
+    if name == "taylor":
+        return pruning.Taylor(batches, bound.loss)
+    return pruning.Activation(batches)
+
+
+def _blocks(model: Any, spec: PruneSpec, task: Task | None) -> list[str]:
+    """Names of the residual blocks that go."""
+    from tfedge.prune import choose_blocks
+
+    data = None if task is None else task.for_model(model).train_batches(16)
+    return choose_blocks(model, spec.blocks, data)
+
+
+def shrink_request(spec: PruneSpec, model: Any, task: Task | None = None) -> dict[str, Any]:
+    """The spec as the keyword arguments of `prune.shrink`.
+
+    Args:
+        spec: The stage.
+        model: The model that is to be cut.
+        task: Data, where the spec `needs_data`.
+    """
+    return {**prune_request(spec, model, task), "blocks": _blocks(model, spec, task)}
+
+
+def prune_at_once(model: Any, spec: PruneSpec, task: Task | None = None) -> Made:
     """Cuts channels without training; the model is not changed.
+
+    Args:
+        model: The model.
+        spec: The stage.
+        task: Data, where the spec `needs_data`.
 
     Raises:
         TfedgeError: As `prune.shrink`.
     """
     from tfedge.prune import shrink
 
-    done = shrink(model, **prune_request(spec))
+    done = shrink(model, **shrink_request(spec, model, task))
     return Made(done.model, tuple(done.report.skipped), done.plan)
 
 
@@ -120,13 +174,20 @@ def prune(model: Any, spec: PruneSpec, training: Training) -> Made:
     Raises:
         TfedgeError: As `prune.PruneChannels` and `train.fit`.
     """
-    from tfedge.prune import SCHEDULES, PruneChannels
+    from tfedge.prune import SCHEDULES, PruneChannels, remove_blocks
 
     if spec.epochs == 0:
-        return prune_at_once(model, spec)
-    schedule = SCHEDULES[spec.schedule](**spec.times())
-    pruner = PruneChannels(schedule=schedule, **prune_request(spec))
-    history = training.fit(model, spec, (pruner,))
+        return prune_at_once(model, spec, training.task)
+    blocks = _blocks(model, spec, training.task)
+    short = remove_blocks(model, blocks) if blocks else model
+    steps = {} if spec.steps is None else {"steps": spec.steps}
+    pruner = PruneChannels(
+        schedule=SCHEDULES[spec.schedule](**spec.times(), **steps),
+        group_lasso=spec.group_lasso,
+        whole=model if blocks else None,
+        **prune_request(spec, short, training.task),
+    )
+    history = training.fit(short, spec, (pruner,))
     small = pruner.strip()
     return Made(small, tuple(pruner.report.skipped), pruner.plan, history)
 

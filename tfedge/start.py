@@ -126,7 +126,7 @@ def rehearse(recipe: Recipe, start: Start) -> None:
     model = start.model
     for spec in recipe.stages:
         if isinstance(spec, PruneSpec):
-            model = stages.prune_at_once(model, spec).model
+            model = stages.prune_at_once(model, stages.without_data(spec)).model
         elif isinstance(spec, DistillSpec) and spec.teacher != "baseline":
             Distiller(model, api.working(spec.teacher))
         elif isinstance(spec, QatSpec):

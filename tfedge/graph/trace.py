@@ -130,10 +130,24 @@ def functional_of(model: Any) -> Any:
     )
 
 
+def dtype_name(value: Any) -> str:
+    """Name of a tensor's or variable's dtype, whichever Keras it is of."""
+    return value.dtype if isinstance(value.dtype, str) else str(value.dtype.name)
+
+
 def input_names(net: Any) -> list[str]:
     """Names of a graph network's inputs, in order (Keras 3 keeps them on the input layers)."""
     names = getattr(net, "input_names", None)
     return list(names) if names else [t._keras_history.operation.name for t in net.inputs]
+
+
+def output_names(net: Any) -> list[str]:
+    """Names of a graph network's outputs: its keys where it returns a dict, else its layers'."""
+    struct = getattr(net, "_nested_outputs", None)
+    struct = getattr(net, "_outputs_struct", struct)
+    if isinstance(struct, dict) and len(struct) == len(flatten(struct)):
+        return sorted(struct)
+    return list(net.output_names)
 
 
 def is_nested(layer: Any) -> bool:
@@ -169,8 +183,7 @@ class _Tracer:
         return self.names[id(layer)]
 
     def new_tensor(self, tensor: Any) -> int:
-        dtype = tensor.dtype if isinstance(tensor.dtype, str) else tensor.dtype.name
-        self.graph.tensors.append(Tensor(tuple(tensor.shape), dtype))
+        self.graph.tensors.append(Tensor(tuple(tensor.shape), dtype_name(tensor)))
         return len(self.graph.tensors) - 1
 
     def run(self, model: Any, feeds: list[int] | None, prefix: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tfedge.graph import ChannelGroup, ResidualBlock, channel_groups
-from tfedge.prune.blocks import block_influence, remove_blocks, residual_blocks
+from tfedge.prune.blocks import block_influence, choose_blocks, remove_blocks, residual_blocks
 from tfedge.prune.callbacks import PruneChannels
 from tfedge.prune.importance import IMPORTANCE, MEASURED
 from tfedge.prune.measured import Activation, Taylor
@@ -31,6 +31,7 @@ __all__ = [
     "Taylor",
     "block_influence",
     "channel_groups",
+    "choose_blocks",
     "remove_blocks",
     "residual_blocks",
     "shrink",

@@ -46,18 +46,19 @@ def remove_blocks(
         ModelError: A block that does not exist.
         InputError: More blocks than there are, or a number without data.
     """
-    graph = trace(model)
-    names = chosen_blocks(graph, blocks, data, batches)
-    return rebuild(without_blocks(graph, names))
+    names = choose_blocks(model, blocks, data, batches)
+    return rebuild(without_blocks(trace(model), names))
 
 
-def chosen_blocks(graph: Graph, blocks: Sequence[str] | int, data: Any, batches: int) -> list[str]:
-    """The names of the blocks to remove; see `remove_blocks`."""
+def choose_blocks(
+    model: Any, blocks: Sequence[str] | int, data: Any = None, batches: int = 8
+) -> list[str]:
+    """The names of the blocks that `remove_blocks` would remove, with the same arguments."""
     if not isinstance(blocks, int):
         return [blocks] if isinstance(blocks, str) else list(blocks)
-    found = _find(graph)
+    graph = trace(model)
     outputs = set(graph.output_refs())
-    free = [b for b in found if b.output not in outputs]
+    free = [b for b in _find(graph) if b.output not in outputs]
     if not 0 <= blocks <= len(free):
         raise InputError(
             f"the model has {len(free)} residual blocks that can go", f"{blocks} were asked for"

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfedge._keras import keras
 from tfedge.errors import InputError
-from tfedge.graph import Analysis, analyse
+from tfedge.graph import Analysis, analyse, trace
 from tfedge.prune.importance import Importance
 from tfedge.prune.masks import ChannelMasks, learning_rate
 from tfedge.prune.plan import PruningPlan
@@ -16,7 +16,7 @@ from tfedge.prune.report import PruningReport
 from tfedge.prune.request import make_request
 from tfedge.prune.schedules import OneShot, Schedule, get_schedule
 from tfedge.prune.selection import Selector
-from tfedge.prune.shrinking import apply_plan, choose, require_prunable
+from tfedge.prune.shrinking import carry_out, choose, require_prunable
 
 
 class PruneChannels(keras.callbacks.Callback):
@@ -50,7 +50,9 @@ class PruneChannels(keras.callbacks.Callback):
         round_to: Kept channels are a multiple of this; 1 for an exact share.
         updates: How many times at most the choice of channels is renewed in one `fit`.
         **limits: As in `tfedge.prune.shrink`, without `blocks`: `target_macs`, `target_params`,
-            `target_bytes`, `scope`, `floor`, `skip`, `overrides`; and `group_lasso`: strength L of
+            `target_bytes`, `scope`, `floor`, `skip`, `overrides`; `whole`: the model before
+            `remove_blocks` made this one of it, to which fractions and plan then refer; and
+            `group_lasso`: strength L of
             a penalty L * sum over weights and doomed channels of sqrt(n) * ||w_c||_2 (Yuan & Lin
             2006; Wen et al. 2016), n the number of elements of w_c, that drives the channels which
             are to go to zero before the schedule cuts them. It acts as its proximal step after
@@ -80,6 +82,8 @@ class PruneChannels(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.group_lasso = _check_lasso(limits.pop("group_lasso", 0.0))
+        whole = limits.pop("whole", None)
+        self._whole = None if whole is None else trace(whole)
         self.request = make_request(sparsity, importance, round_to, limits)
         self.schedule = get_schedule(schedule)
         if self.group_lasso and isinstance(self.schedule, OneShot):
@@ -106,7 +110,7 @@ class PruneChannels(keras.callbacks.Callback):
         if student is not self._student:
             require_prunable(student)
             self._analysis = analyse(student)
-            self._selector = Selector(student, self._analysis, self.request)
+            self._selector = Selector(student, self._analysis, self.request, self._whole)
             self._goal = self._selector.counts()
             self._dead = [np.zeros(g.channels, bool) for g in self._analysis.groups]
             self._student = student
@@ -220,7 +224,7 @@ class PruneChannels(keras.callbacks.Callback):
         self._release()
         self._dead = self._choice(self._selector.scores(), self._goal)
         self.plan = self._selector.plan([np.flatnonzero(d) for d in self._dead])
-        done = apply_plan(self._student, self.plan, self._analysis)
+        done = carry_out(self._selector.whole, self.plan, self._analysis)
         self.report = done.report
         return done.model
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfedge._keras import tf
 from tfedge.graph import Analysis
+from tfedge.graph.trace import dtype_name
 
 # Statistics are not multiplied with anything that a channel owns: zeroing the rest is enough.
 _STATISTICS = frozenset({"moving_mean", "moving_variance"})
@@ -50,7 +51,7 @@ class ChannelMasks:
                 variable = layers[s.layer].weights[s.weight]
                 key = (s.layer, s.weight, s.axis)
                 if key not in self._vectors:
-                    ones = np.ones(variable.shape[s.axis], dtype=_dtype(variable))
+                    ones = np.ones(variable.shape[s.axis], dtype=dtype_name(variable))
                     self._vectors[key] = tf.Variable(ones, trainable=False)
                     self._weights[key[:2]] = variable
                     if lasso:
@@ -110,11 +111,6 @@ class ChannelMasks:
         for variable, own in self._user:
             _constrain(variable, own)
         self._user = []
-
-
-def _dtype(variable: Any) -> str:
-    """Dtype name of a variable of either Keras."""
-    return variable.dtype if isinstance(variable.dtype, str) else variable.dtype.name
 
 
 def _constrain(variable: Any, function: Any) -> None:

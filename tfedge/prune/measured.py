@@ -17,6 +17,7 @@ from tfedge._keras import flavour, library, tf
 from tfedge.errors import InputError, ModelError
 from tfedge.graph import Analysis, ChannelGroup, Slice
 from tfedge.graph.execute import execute
+from tfedge.graph.trace import functional_of, output_names
 from tfedge.prune.importance import averaged
 
 _STATISTICS = frozenset({"moving_mean", "moving_variance"})
@@ -169,7 +170,7 @@ def _by_output(model: Any, loss: Any, y: Any, outputs: Any) -> list[tuple[Any, A
         numbers: list[Any] = keys
     else:
         numbers = list(range(len(outputs)))
-        keys = list(getattr(model, "output_names", None) or numbers)
+        keys = output_names(functional_of(model))
     return [
         (_part(loss, i, k), _part(y, i, k), outputs[i]) for i, k in zip(numbers, keys, strict=True)
     ]

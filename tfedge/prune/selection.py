@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfedge.errors import ModelError, PlanError
-from tfedge.graph import Analysis, ChannelGroup, Graph
+from tfedge.graph import Analysis, ChannelGroup, Graph, residual_blocks
 from tfedge.prune.costs import Costs, cost_of
 from tfedge.prune.importance import Weights, get_importance
 from tfedge.prune.plan import GroupPlan, PruningPlan, signature
@@ -254,16 +254,23 @@ class Selector:
             out.append(score)
         return out
 
-    def plan(self, chosen: list[np.ndarray], blocks: tuple[str, ...] = ()) -> PruningPlan:
-        """The plan that cuts the chosen channels, after these blocks are gone."""
+    def plan(self, chosen: list[np.ndarray]) -> PruningPlan:
+        """The plan that cuts the chosen channels, and the blocks that are gone already."""
         groups = tuple(
             GroupPlan(
                 g.name, g.channels, tuple(sorted(int(c) for c in cut)), self.note(i, len(cut))
             )
             for i, (g, cut) in enumerate(zip(self.analysis.groups, chosen, strict=True))
         )
-        graph = self.whole
-        return PruningPlan(graph.name, signature(graph), groups, self.request.settings(), blocks)
+        whole, here = self.whole, self.analysis.graph.layers()
+        gone = (b.name for b in residual_blocks(whole)) if whole is not self.analysis.graph else ()
+        return PruningPlan(
+            whole.name,
+            signature(whole),
+            groups,
+            self.request.settings(),
+            tuple(name for name in gone if name not in here),
+        )
 
 
 def lowest(scores: np.ndarray, count: int) -> np.ndarray:

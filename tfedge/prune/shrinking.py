@@ -13,7 +13,7 @@ from tfedge.graph import Analysis, Graph, analyse, cut, rebuild, trace, without_
 from tfedge.prune.importance import Importance
 from tfedge.prune.plan import PruningPlan
 from tfedge.prune.report import PruningReport, make_report
-from tfedge.prune.request import Request, make_request
+from tfedge.prune.request import make_request
 from tfedge.prune.selection import Selector, lowest
 from tfedge.quantized import is_quantized
 
@@ -39,27 +39,6 @@ def require_prunable(model: Any) -> None:
             f"model '{model.name}'",
             "Prune first, then call quantize_aware on the pruned model",
         )
-
-
-def make_plan(model: Any, request: Request) -> PruningPlan:
-    """Chooses the channels of the lowest importance.
-
-    Args:
-        model: The model.
-        request: What is asked.
-
-    Raises:
-        PlanError: Nothing can be cut, or the budget cannot be met.
-        InputError: A pattern that matches no layer.
-        ModelError: A weight that is not finite.
-    """
-    return _chosen(Selector(model, analyse(model), request))
-
-
-def _chosen(selector: Selector, blocks: tuple[str, ...] = ()) -> PruningPlan:
-    counts, scores = selector.counts(), selector.scores()
-    chosen = [lowest(s, n) for s, n in zip(scores, counts, strict=True)]
-    return selector.plan(chosen, blocks)
 
 
 def shrink(
@@ -101,36 +80,38 @@ def shrink(
     require_prunable(model)
     if plan is not None:
         loaded = plan if isinstance(plan, PruningPlan) else PruningPlan.load(plan)
-        return apply_plan(model, loaded)
+        return _apply(model, loaded)
     blocks = limits.pop("blocks", ())
     blocks = (blocks,) if isinstance(blocks, str) else tuple(blocks)
     request = make_request(sparsity, importance, round_to, limits)
     whole = trace(model)
     rest = rebuild(without_blocks(whole, list(blocks))) if blocks else model
     analysis = analyse(rest)
-    made = _chosen(Selector(rest, analysis, request, whole), blocks)
-    return _cut(whole, made, analysis)
+    selector = Selector(rest, analysis, request, whole if blocks else None)
+    counts, scores = selector.counts(), selector.scores()
+    chosen = [lowest(s, n) for s, n in zip(scores, counts, strict=True)]
+    return carry_out(whole, selector.plan(chosen), analysis)
 
 
-def apply_plan(model: Any, plan: PruningPlan, analysis: Analysis | None = None) -> Shrunk:
-    """Cuts what a plan says.
+def _apply(model: Any, plan: PruningPlan) -> Shrunk:
+    """Cuts what a plan says, after making sure that it was made for this model."""
+    whole = trace(model)
+    plan.check(whole)
+    rest = without_blocks(whole, list(plan.blocks)) if plan.blocks else whole
+    return carry_out(whole, plan, analyse(rest))
+
+
+def carry_out(whole: Graph, plan: PruningPlan, analysis: Analysis) -> Shrunk:
+    """Cuts the channels of a plan.
 
     Args:
-        model: The model that the plan was made for.
+        whole: Trace of the model before anything was cut, to compare with.
         plan: The plan.
-        analysis: The result of `analyse(model)`, where it is at hand and the plan has no blocks.
+        analysis: The analysed model, from which the plan's blocks are gone.
 
     Raises:
-        PlanError: The plan is of another model or cannot be carried out.
+        PlanError: The plan cannot be carried out.
     """
-    whole = analysis.graph if analysis is not None else trace(model)
-    plan.check(whole)
-    if plan.blocks or analysis is None:
-        analysis = analyse(without_blocks(whole, list(plan.blocks)) if plan.blocks else whole)
-    return _cut(whole, plan, analysis)
-
-
-def _cut(whole: Graph, plan: PruningPlan, analysis: Analysis) -> Shrunk:
     smaller = cut(None, plan.cuts(), analysis)
     return Shrunk(smaller, plan, make_report(whole, smaller, plan))
 
