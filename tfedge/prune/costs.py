@@ -30,12 +30,13 @@ class _Sizes:
 
     def total(self, dims: dict[tuple[str, int], list[int]], what: str) -> float:
         """The cost with these shapes instead of the weights' own."""
+        if what == "macs":
+            keyed = ((u, (u.layer, u.weight)) for u in self.uses)
+            return float(sum(u.macs(dims.get(k, self.shapes[k])) for u, k in keyed))
         sizes = {k: prod(dims.get(k, shape)) for k, shape in self.shapes.items()}
         if what == "params":
             return float(sum(sizes.values()))
-        if what == "bytes":
-            return float(sum(n * self.itemsize[k] for k, n in sizes.items()))
-        return float(sum(u.positions * sizes[u.layer, u.weight] for u in self.uses))
+        return float(sum(n * self.itemsize[k] for k, n in sizes.items()))
 
 
 class Costs:
