@@ -66,7 +66,7 @@ def custom_objects_of(model: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for layer in getattr(model, "layers", ()):
         root = type(layer).__module__.split(".")[0]
-        if root not in ("tf_keras", "tensorflow_model_optimization", "tfedge"):
+        if root not in ("tf_keras", "keras", "tensorflow_model_optimization", "tfedge"):
             found[type(layer).__name__] = type(layer)
         found |= custom_objects_of(layer)
     return found
