@@ -9,6 +9,7 @@ import numpy as np
 from tfedge._keras import keras
 from tfedge.errors import InputError
 from tfedge.graph import Analysis, analyse, trace
+from tfedge.prune.counted import CountedCalls
 from tfedge.prune.importance import Importance
 from tfedge.prune.masks import ChannelMasks, learning_rate
 from tfedge.prune.plan import PruningPlan
@@ -33,9 +34,9 @@ class PruneChannels(keras.callbacks.Callback):
     momentum and `steps_per_execution > 1`. With `steps_per_execution=k` the schedule itself moves
     every k steps, because Keras calls callbacks that often.
 
-    Limit: where a layer counts the channels (layer or group norm, softmax over channels; see
-    `ChannelGroup.counted_by`), a channel held at zero still counts while training, so the stripped
-    model differs there and wants some training after `strip()`.
+    Layers and operations that count channels (layer and group norm, softmax or mean over channels;
+    see `ChannelGroup.counted_by`) count the living ones while `fit` runs, so that the model in
+    training is the one that `strip()` gives; their `call` is replaced until `fit` ends.
 
     How many channels each group loses is settled when training begins (with scope="global" by the
     scores of that moment); which ones, by the scores at each update.
@@ -99,6 +100,7 @@ class PruneChannels(keras.callbacks.Callback):
         self._student: Any = None
         self._analysis: Analysis | None = None
         self._masks: ChannelMasks | None = None
+        self._models: list[Any] = []
         self._goal: list[int] = []
         self._dead: list[np.ndarray] = []
         self._step = self._epoch = self._last_update = 0
@@ -117,14 +119,15 @@ class PruneChannels(keras.callbacks.Callback):
         self._release()
         rate = (lambda: learning_rate(model)) if self.group_lasso else None
         self._masks = ChannelMasks(self._analysis, self.group_lasso, rate)
-        # A step that was traced in an earlier fit does not know the constraints.
-        for traced in {id(m): m for m in (model, student)}.values():
-            traced.train_function = None
+        self._counted = CountedCalls(self._analysis)
+        self._models = list({id(m): m for m in (model, student)}.values())
+        self._forget_traces()
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Finds out how long the training is and masks what is dead from the start."""
         steps, epochs = self.params.get("steps"), self.params.get("epochs", 1)
         if steps is None and not isinstance(self.schedule, OneShot):
+            self._release()
             raise InputError(
                 "the pruning schedule needs to know how many steps an epoch has",
                 "a data set of unknown length",
@@ -162,8 +165,13 @@ class PruneChannels(keras.callbacks.Callback):
             self._dead = self._choice(scores, wanted)
             if self._masks is not None and self.group_lasso:
                 self._masks.doom(self._choice(scores, self._goal))
-        if self._masks is not None and (force or more):
+        if force or more:
+            self._apply()
+
+    def _apply(self) -> None:
+        if self._masks is not None:
             self._masks.update(self._dead)
+            self._counted.update(self._dead)
 
     def _choice(self, scores: list[np.ndarray], wanted: list[int]) -> list[np.ndarray]:
         """The dead channels of every group, extended to the wanted number."""
@@ -175,7 +183,14 @@ class PruneChannels(keras.callbacks.Callback):
     def _release(self) -> None:
         if self._masks is not None:
             self._masks.remove()
+            self._counted.remove()
             self._masks = None
+            self._forget_traces()
+
+    def _forget_traces(self) -> None:
+        """What was traced with other constraints and calls must not run again."""
+        for model in self._models:
+            model.train_function = model.test_function = model.predict_function = None
 
     def get_state(self) -> dict[str, list[int]]:
         """Dead channels by group name: what a resumed training needs."""
@@ -199,8 +214,7 @@ class PruneChannels(keras.callbacks.Callback):
                 raise InputError("the pruning state is of another model", f"no '{group.name}'")
             self._dead[i] = np.zeros(group.channels, bool)
             self._dead[i][state[group.name]] = True
-        if self._masks is not None:
-            self._masks.update(self._dead)
+        self._apply()
 
     def strip(self) -> Any:
         """Removes the pruned channels physically.
