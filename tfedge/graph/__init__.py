@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfedge.graph.blocks import ResidualBlock, residual_blocks, without_blocks
+from tfedge.graph.canonical import canonical
 from tfedge.graph.channels import Analysis, ChannelGroup, Slice, analyse, channel_groups
 from tfedge.graph.registry import RULES
 from tfedge.graph.site import Site
@@ -20,6 +21,7 @@ __all__ = [
     "Site",
     "Slice",
     "analyse",
+    "canonical",
     "channel_groups",
     "cut",
     "rebuild",

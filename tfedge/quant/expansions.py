@@ -7,37 +7,21 @@ layer and returns the chain of layers that computes the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from tfedge._keras import keras
+from tfedge.graph.folding import affine
+from tfedge.graph.rewrite import Piece, activation_name, as_is
 from tfedge.graph.trace import Call, Graph, copy_layer
-from tfedge.quant.placement import (
-    FIXED_RANGE_ACTIVATIONS,
-    FUSED_ACTIVATIONS,
-    activation_name,
-)
+from tfedge.quant.placement import FIXED_RANGE_ACTIVATIONS, FUSED_ACTIVATIONS
 
 _L = keras.layers
 FOLD_INTO = (_L.Dense, _L.Conv1D, _L.Conv2DTranspose, _L.SeparableConv1D)
 """Layers that a following batch norm is folded into before training."""
 
 _KEEP_BATCH_NORM = (_L.Conv2D, _L.DepthwiseConv2D, _L.SeparableConv2D)
-
-
-@dataclass
-class Piece:
-    """One layer of a chain.
-
-    Attributes:
-        layer: A new layer.
-        weights: What to set once it is built, in the order of `get_weights`; None for no weights.
-    """
-
-    layer: Any
-    weights: list[np.ndarray] | None = None
 
 
 class Site(Protocol):
@@ -59,11 +43,6 @@ class Site(Protocol):
         """Rank of the call's first input."""
 
 
-def as_is(site: Site, call: Call) -> list[Piece]:
-    """A copy of the layer with its weights."""
-    return [Piece(copy_layer(call.layer, name=call.name), call.layer.get_weights())]
-
-
 def _split(site: Site, call: Call, changes: dict[str, Any]) -> list[Piece]:
     """The activation layer that is taken out of `call.layer`, where TFLite does not fuse it."""
     name = activation_name(call.layer)
@@ -74,16 +53,6 @@ def _split(site: Site, call: Call, changes: dict[str, Any]) -> list[Piece]:
     return [Piece(_L.Activation(call.layer.activation, name=site.name(call.name, "act")))]
 
 
-def _batch_norm_affine(layer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Inference form of a batch norm: y = scale*x + shift; both [C]."""
-    mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
-    scale = 1.0 / np.sqrt(variance + layer.epsilon)
-    if layer.scale:
-        scale = scale * layer.gamma.numpy()
-    shift = -mean * scale
-    return scale, shift + layer.beta.numpy() if layer.center else shift
-
-
 def _fold(
     site: Site, call: Call, kernel: np.ndarray, bias: np.ndarray | None, axis: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -91,7 +60,7 @@ def _fold(
     if call.name not in site.folded:
         return kernel, bias
     norm = site.folded[call.name].layer
-    scale, shift = _batch_norm_affine(norm)
+    scale, shift = affine(norm)
     shape = [1] * kernel.ndim
     shape[axis] = -1
     site.note(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfedge._keras import keras
+from tfedge.graph.rewrite import activation_name
 from tfedge.graph.trace import Call, Graph
 from tfedge.quant.configs import LayerConfig
 
@@ -91,14 +92,6 @@ RULES: dict[type, Rule] = {
     _L.ActivityRegularization: _rule("same"),
 }
 """Rules by exact layer class, for networks that `normalise` has rewritten."""
-
-
-def activation_name(layer: Any) -> str:
-    """Name of a layer's activation function; "linear" where it has none."""
-    function = getattr(layer, "activation", None)
-    if function is None:
-        return "linear"
-    return getattr(function, "__name__", type(function).__name__)
 
 
 def is_fusable_relu(layer: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tfedge._keras import keras
 from tfedge.errors import ModelError
+from tfedge.graph.rewrite import activation_name
 from tfedge.graph.trace import Call, Graph
 from tfedge.quant.expansions import EXPANSIONS
 from tfedge.quant.placement import (
@@ -14,7 +15,6 @@ from tfedge.quant.placement import (
     FUSED_ACTIVATIONS,
     OTHER_ACTIVATIONS,
     RULES,
-    activation_name,
     is_fusable_relu,
 )
 
