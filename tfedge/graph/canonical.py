@@ -69,7 +69,8 @@ def unwrap(site: Rewriter, call: Call) -> list[Piece]:
 def _symbol(layer: Any) -> str:
     """The operation's name in this module's table, or ""."""
     if type(layer).__name__ in ("TFOpLambda", "SlicingOpLambda"):
-        return str(layer.get_config()["function"])
+        # Some functions of TensorFlow 2 arrive as the ones of version 1 that they call.
+        return str(layer.get_config()["function"]).removeprefix("compat.v1.")
     return "" if hasattr(layer, "trainable") else type(layer).__name__
 
 
@@ -294,7 +295,6 @@ UNWRAP: dict[str, Callable[[_Operation], list[Piece]]] = {
     "reshape": _reshape,
     "expand_dims": _reshape,
     "squeeze": _reshape,
-    "compat.v1.squeeze": _reshape,
     "transpose": _transpose,
     "concat": _concat,
     "math.reduce_mean": _BY_NAME["mean"],
