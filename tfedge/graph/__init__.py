@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfedge.graph.channels import Analysis, ChannelGroup, Slice, analyse, channel_groups
+from tfedge.graph.labels import Marks, along, unlabelled
 from tfedge.graph.registry import RULES
 from tfedge.graph.site import Site
 from tfedge.graph.surgery import cut
@@ -14,12 +15,15 @@ __all__ = [
     "Call",
     "ChannelGroup",
     "Graph",
+    "Marks",
     "Ref",
     "Site",
     "Slice",
+    "along",
     "analyse",
     "channel_groups",
     "cut",
     "replay",
     "trace",
+    "unlabelled",
 ]
