@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import tfedge
-from tests.test_surgery import random_cuts
+from tests.reference import random_cuts
 from tests.zoo import ZOO, build
 from tests.zoo import inputs_for as inputs2
 from tests.zoo3 import ZOO3, build3, inputs3

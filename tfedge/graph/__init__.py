@@ -5,6 +5,7 @@ from __future__ import annotations
 from tfedge.graph.blocks import ResidualBlock, residual_blocks, without_blocks
 from tfedge.graph.canonical import canonical
 from tfedge.graph.channels import Analysis, ChannelGroup, Slice, analyse, channel_groups
+from tfedge.graph.labels import Marks, along, unlabelled
 from tfedge.graph.registry import RULES
 from tfedge.graph.site import Site
 from tfedge.graph.surgery import cut, rebuild
@@ -16,10 +17,12 @@ __all__ = [
     "Call",
     "ChannelGroup",
     "Graph",
+    "Marks",
     "Ref",
     "ResidualBlock",
     "Site",
     "Slice",
+    "along",
     "analyse",
     "canonical",
     "channel_groups",
@@ -28,5 +31,6 @@ __all__ = [
     "replay",
     "residual_blocks",
     "trace",
+    "unlabelled",
     "without_blocks",
 ]

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from tfedge._keras import library
+from tfedge.graph.arguments import axes_of, is_dynamic, parameters
 from tfedge.graph.folding import find_foldable, folded
 from tfedge.graph.rewrite import Piece, Rewriter, as_is
-from tfedge.graph.rules_ops import Op, axes_of, is_dynamic
 from tfedge.graph.trace import Call, Ref, flatten, trace
 
 
@@ -84,11 +84,11 @@ class _Operation:
         self.in_shapes = [tensors[i].shape for i in call.inputs]
         self.out_shape = tensors[call.outputs[0]].shape
         self.dtype = tensors[call.outputs[0]].dtype
-        self._op = Op(self)
+        self._parameters = parameters(call.layer, call)
 
     def get(self, *names: str) -> Any:
         """A parameter by any of its names; None where it has none."""
-        return self._op.get(*names).value
+        return next((self._parameters[n].value for n in names if n in self._parameters), None)
 
     def made(self, kind: str, *args: Any, takes: str = "tensor", **kwargs: Any) -> list[Piece]:
         """A chain of one layer of this class, under the operation's name."""
@@ -216,7 +216,7 @@ def _pool(kind: str) -> Callable[[_Operation], list[Piece]]:
     def make(op: _Operation) -> list[Piece]:
         rank = len(op.in_shapes[0])
         axes = axes_of(op.get("axis"), rank)
-        if rank not in (3, 4, 5) or axes is None or sorted(axes) != list(range(1, rank - 1)):
+        if rank not in (3, 4, 5) or sorted(axes) != list(range(1, rank - 1)):
             return []
         keepdims = len(op.out_shape) == rank
         return op.made(f"Global{kind}Pooling{rank - 2}D", "channels_last", keepdims=keepdims)

@@ -6,17 +6,15 @@ index data: which positions of which axis of which weight belong to which of its
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from tfedge.errors import ModelError
-from tfedge.graph.labels import NEVER, Labels, unlabelled
-from tfedge.graph.registry import rule_for
-from tfedge.graph.site import Binding, Site, Table
+from tfedge.graph.labels import NEVER, Labels, Marks, plane_axes, unlabelled
+from tfedge.graph.site import Dim, Table
 from tfedge.graph.trace import Graph, trace
+from tfedge.graph.walk import walk
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ class ChannelGroup:
     """Channels that are coupled through a model.
 
     Attributes:
-        name: The first layer (with the part of it, where it has several) that produces them.
+        name: The first layer (with the part of it, where it has several) that produces them; unique
+            in the model.
         channels: How many there are; a channel may stand for several positions of a weight.
         slices: All positions that belong to them.
         blocked: Why none can be cut, or "".
@@ -95,8 +94,9 @@ class Analysis:
         graph: The trace.
         table: What the rules said, labels resolved.
         groups: All channel groups, blocked ones too, in order of the graph.
-        position: (group index, channel) by label representative.
-        tensor_labels: Label array of each tensor, by tensor number, resolved.
+        group_of: Group index by label, int array (-1 for labels that stand for another one).
+        channel_of: Channel in its group by label, int array.
+        marks: What each tensor carries, by tensor number, labels resolved.
         parts: By group index, sets of channels of which one must stay: those of a tensor that
             holds only some of the group's channels (a slice, one side of a concat).
     """
@@ -104,8 +104,9 @@ class Analysis:
     graph: Graph
     table: Table
     groups: list[ChannelGroup]
-    position: dict[int, tuple[int, int]]
-    tensor_labels: dict[int, np.ndarray]
+    group_of: np.ndarray
+    channel_of: np.ndarray
+    marks: dict[int, Marks]
     parts: list[list[frozenset[int]]]
 
 
@@ -121,15 +122,16 @@ def analyse(model: Any) -> Analysis:
     graph = model if isinstance(model, Graph) else trace(model)
     table = Table()
     known = {i: unlabelled(len(graph.tensors[i].shape)) for i in graph.inputs}
-    for call in graph.calls:
-        site = Site(table, graph, call, [known[i] for i in call.inputs])
-        result = rule_for(call.layer)(site)
-        results = result if isinstance(result, list) else [result]
-        _check_rule_result(table, site, results)
-        known.update(zip(call.outputs, results, strict=True))
+    walk(table, graph, known)
     for number in graph.output_refs():
-        table.labels.block(known[number], "it is an output of the model")
-    return _collect(graph, table, known)
+        for plane in known[number].planes:
+            table.labels.block(plane, "it is an output of the model")
+    tables = [(table, known)]
+    for t, _ in tables:  # grows while it is walked: models inside wrappers inside models
+        tables += [(n.table, n.marks) for n in t.nested.values()]
+    for _, marks in tables:
+        _make_grids(table.labels, marks)
+    return _collect(graph, tables)
 
 
 def channel_groups(model: Any) -> list[ChannelGroup]:
@@ -147,94 +149,102 @@ def channel_groups(model: Any) -> list[ChannelGroup]:
     return analyse(model).groups
 
 
-def _check_rule_result(table: Table, site: Site, results: list[np.ndarray]) -> None:
-    what = f"the rule of layer '{site.name}' ({type(site.layer).__name__}) is wrong"
-    if len(results) != len(site.out_shapes):
-        raise ModelError(what, f"{len(results)} results for {len(site.out_shapes)} outputs")
-    for labels, shape in zip(results, site.out_shapes, strict=True):
-        labels = np.asarray(labels)
-        fits = labels.ndim == len(shape) and all(
-            n == 1 or d is None or n == d for n, d in zip(labels.shape, shape, strict=True)
-        )
-        if not fits:
-            raise ModelError(
-                what,
-                f"labels of shape {labels.shape} for an output of shape {tuple(shape)}",
-                "Return labels that broadcast to the output's shape",
-            )
-        if labels.size and (labels.max() >= len(table.labels) or labels.min() < NEVER):
-            raise ModelError(
-                what,
-                f"label {labels.max()} of {len(table.labels)}",
-                "Use only labels of site.inputs and site.new()",
-            )
+def _make_grids(labels: Labels, marks: dict[int, Marks]) -> None:
+    """Ties labels that still change along several axes of a tensor, so that a cut leaves a grid.
+
+    What reads the tensors has had its say by now; of the axes left, the one with the most
+    channels keeps them.
+    """
+    for carried in marks.values():
+        for plane in carried.planes:
+            if len(plane_axes(plane)) < 2:
+                continue
+            for now in carried.resolved(labels).planes:
+                axes = plane_axes(now)
+                keep = max(axes, key=lambda a: (now.shape[a], a), default=0)
+                for axis in axes:
+                    if axis != keep:
+                        first = np.take(now, [0], axis=axis)
+                        labels.tie(now, first, "a reshape joins it with channels that stay")
+                        now = labels.resolve(first)
 
 
-def _collect(graph: Graph, table: Table, known: dict[int, np.ndarray]) -> Analysis:
+def _collect(graph: Graph, tables: list[tuple[Table, dict[int, Marks]]]) -> Analysis:
     """Turns labels into groups with channels numbered from 0."""
+    table, known = tables[0]
     labels = table.labels
-    members: dict[int, list[int]] = {}
-    for label in range(len(labels)):
-        root = labels.find(label)
-        classes = members.setdefault(labels.batch(label), [])
-        if label == root:
-            classes.append(root)
-    resolved = {
-        key: Binding(b.layer, b.weight, b.weight_name, b.axis, labels.resolve(b.labels), b.role)
-        for key, b in table.bindings.items()
-    }
-    table.bindings = resolved
-    table.sizes = {k: (kind, _resolved(labels, v)) for k, (kind, v) in table.sizes.items()}
-    table.edits = {
-        k: [(path, kind, _resolved(labels, v)) for path, kind, v in edits]
-        for k, edits in table.edits.items()
+    table.bindings = {
+        k: replace(b, labels=labels.resolve(b.labels)) for k, b in table.bindings.items()
     }
     table.scales = {k: labels.resolve(v) for k, v in table.scales.items()}
-    position = {
-        root: (g, c) for g, classes in enumerate(members.values()) for c, root in enumerate(classes)
-    }
-    slices = _slices(resolved, position, len(members))
-    counted = _counted(table, position, len(members))
+    for t, _ in tables:
+        t.sizes = {k: (kind, _resolved(labels, v)) for k, (kind, v) in t.sizes.items()}
+        t.edits = {
+            number: {path: (kind, _resolved(labels, v)) for path, (kind, v) in edits.items()}
+            for number, edits in t.edits.items()
+        }
+    group_of, channel_of, names = labels.groups()
+    slices = _slices(table, group_of, channel_of, len(names))
+    counted = _counted(table, group_of, len(names))
     groups = []
-    for g, (batch, classes) in enumerate(members.items()):
-        reasons = [labels.reason(root) for root in classes]
+    for g, name in enumerate(_unique(names)):
+        roots = np.flatnonzero(group_of == g)
+        reasons = [labels.reason(root) for root in roots.tolist()]
         fixed = np.array([bool(r) for r in reasons])
-        blocked = reasons[0] if fixed.all() else ""
+        blocked = _why_whole(labels, roots, reasons)
         groups.append(
-            ChannelGroup(
-                labels.batch_names[batch],
-                len(classes),
-                tuple(slices[g]),
-                blocked,
-                fixed,
-                tuple(counted[g]),
-            )  # fmt: skip
+            ChannelGroup(name, len(roots), tuple(slices[g]), blocked, fixed, tuple(counted[g]))
         )
-    tensors = {i: labels.resolve(x) for i, x in known.items()}
-    parts = _parts(tensors.values(), position, groups)
-    return Analysis(graph, table, groups, position, tensors, parts)
+    resolved = [{i: m.resolved(labels) for i, m in marks.items()} for _, marks in tables]
+    every = [m for marks in resolved for m in marks.values()]
+    parts = _parts(every, group_of, channel_of, groups)
+    return Analysis(graph, table, groups, group_of, channel_of, resolved[0], parts)
+
+
+def _unique(names: list[str]) -> list[str]:
+    """The names, a repeated one numbered."""
+    out: list[str] = []
+    for name in names:
+        unique, n = name, 1
+        while unique in out:
+            unique, n = f"{name}_{n}", n + 1
+        out.append(unique)
+    return out
+
+
+def _why_whole(labels: Labels, roots: np.ndarray, reasons: list[str]) -> str:
+    """Why no channel of a group can be cut, or ""."""
+    if all(reasons):
+        return reasons[0]
+    by = labels.joined_by.get(labels.batch_of(int(roots[0])))
+    if len(roots) == 1 and by:
+        return f"{by} joins all its channels into one"
+    return ""
 
 
 def _parts(
-    tensors: Iterable[np.ndarray],
-    position: dict[int, tuple[int, int]],
+    tensors: list[Marks],
+    group_of: np.ndarray,
+    channel_of: np.ndarray,
     groups: list[ChannelGroup],
 ) -> list[list[frozenset[int]]]:
     """Channel sets smaller than their group that some tensor consists of."""
     found: list[set[frozenset[int]]] = [set() for _ in groups]
-    for labels in tensors:
-        roots = np.unique(labels).tolist()
-        if NEVER in roots:  # something in this tensor always stays
+    for plane in (p for marks in tensors for p in marks.planes):
+        roots = np.unique(plane)
+        if roots[0] == NEVER:  # something in this tensor always stays
             continue
-        places = [position[root] for root in roots]
+        owners = group_of[roots]
         # A tensor of several groups' channels (a concat) lives as long as one of its parts does.
-        if len({g for g, _ in places}) == 1 and len(places) < groups[places[0][0]].channels:
-            found[places[0][0]].add(frozenset(c for _, c in places))
-    return [sorted(f, key=min) for f in found]
+        if (owners == owners[0]).all() and len(roots) < groups[owners[0]].channels:
+            found[owners[0]].add(frozenset(channel_of[roots].tolist()))
+    return [sorted(f, key=lambda part: (min(part), len(part))) for f in found]
 
 
 def _resolved(labels: Labels, value: Any) -> Any:
-    """Replaces the label arrays in a nested value by their representatives."""
+    """Replaces label arrays in a nested value by representatives, and a Dim by its labels."""
+    if isinstance(value, Dim):
+        return _dim_labels(value, labels)
     if isinstance(value, np.ndarray):
         return labels.resolve(value)
     if isinstance(value, (list, tuple)):
@@ -242,26 +252,39 @@ def _resolved(labels: Labels, value: Any) -> Any:
     return value
 
 
-def _slices(bindings: dict, position: dict[int, tuple[int, int]], count: int) -> list[list[Slice]]:
+def _dim_labels(dim: Dim, labels: Labels) -> np.ndarray:
+    """Labels [k, n] along the axis that a Dim counts."""
+    rows = [
+        np.moveaxis(p, dim.axis, 0).reshape(-1)
+        for p in dim.marks.resolved(labels).planes
+        if p.shape[dim.axis] > 1
+    ]
+    return np.stack(rows) if rows else np.full((1, dim.length), NEVER)
+
+
+def _slices(
+    table: Table, group_of: np.ndarray, channel_of: np.ndarray, count: int
+) -> list[list[Slice]]:
     """The slices of each group."""
     out: list[list[Slice]] = [[] for _ in range(count)]
-    for b in bindings.values():
-        where = np.array([position.get(x, (-1, -1)) for x in b.labels.tolist()])
-        for g in np.unique(where[:, 0]).tolist():
-            if g < 0:
-                continue
-            index = np.flatnonzero(where[:, 0] == g)
-            out[g].append(
-                Slice(b.layer, b.weight, b.weight_name, b.axis, index, where[index, 1], b.role)
-            )
+    for b in table.bindings.values():
+        for row in b.labels:
+            owners = np.where(row == NEVER, -1, group_of[row]) if count else row
+            for g in np.unique(owners[owners >= 0]).tolist():
+                index = np.flatnonzero(owners == g)
+                out[g].append(
+                    Slice(b.layer, b.weight, b.weight_name, b.axis, index,
+                          channel_of[row[index]], b.role)
+                )  # fmt: skip
     return out
 
 
-def _counted(table: Table, position: dict, count: int) -> list[list[str]]:
+def _counted(table: Table, group_of: np.ndarray, count: int) -> list[list[str]]:
     """Names of the layers that count each group's channels."""
     out: list[list[str]] = [[] for _ in range(count)]
     for labels, name in table.counting:
-        for root in np.unique(table.labels.resolve(labels)).tolist():
-            if root in position and name not in out[position[root][0]]:
-                out[position[root][0]].append(name)
+        roots = np.unique(table.labels.resolve(labels))
+        for g in np.unique(group_of[roots[roots != NEVER]]).tolist():
+            if name not in out[g]:
+                out[g].append(name)
     return out

@@ -1,37 +1,65 @@
 """One rule a layer type: how labels flow through a call and which weights they index.
 
-A rule takes a `Site` (one call) and returns the label array of its output (or a list of them). It
-says three things with the site's methods: which weight axes the labels index (`bind`), which config
-entries count them (`size`, `shape`) and which labels must be equal (`tie`). Rules of recurrent and
-attention layers are in rules_sequence.py, of operations in rules_ops.py, the table in registry.py.
+A rule takes a `Site` (one call) and returns the `Marks` of its output (or a list of them). It says
+three things with the site's methods: which weight axes the labels index (`bind`), which config
+entries count them (`size`, `dims`) and which labels must be equal (`tie`). What it cannot cut it
+blocks, with the reason (`block`). Other rules are in the rules_*.py, the table in registry.py.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tfedge.graph.labels import along, dependent_axes, unlabelled
+from tfedge.graph.activation import activated, kind_of
+from tfedge.graph.labels import Marks, unlabelled
+from tfedge.graph.rules_shape import (
+    counted_shape,
+    insert_axis,
+    join,
+    merge,
+    reduce,
+)
+from tfedge.graph.rules_shape import (
+    reshape as reshape_marks,
+)
 from tfedge.graph.site import Site, channel_axis
 
+SLIDES = "slides over the axis that is pruned"
 
-def same(site: Site) -> np.ndarray:
-    """Keeps shape and channels: activations, dropout, noise, rescaling, masking."""
+
+def same(site: Site) -> Marks:
+    """Keeps shape and channels: dropout, noise, identity, unit norm (a zero adds no length)."""
     return site.inputs[0]
 
 
-def spatial(site: Site) -> np.ndarray:
+def rescaling(site: Site) -> Marks:
+    """Rescaling: one scale for all, or one a channel (then the channels stay)."""
+    if np.size(site.layer.scale) > 1 or np.size(site.layer.offset) > 1:
+        site.block_inputs("scales by a list of constants")
+    return site.inputs[0]
+
+
+def masking(site: Site) -> Marks:
+    """Masking: a step is masked where all its channels equal the mask value."""
+    vector, _ = site.split(-1)
+    site.counts(vector)
+    return site.inputs[0]
+
+
+def spatial(site: Site) -> Marks:
     """Changes the spatial axes only: pooling, padding, cropping, upsampling, resizing."""
     rank = len(site.in_shapes[0])
     axis = channel_axis(site.layer, rank)
-    return along(site.vector(axis), axis, rank)
+    return site.out(site.only(axis, SLIDES), axis)
 
 
-def conv(site: Site) -> np.ndarray:
+def conv(site: Site) -> Marks:
     """Conv1D/2D/3D, also grouped: kernel [..., in / groups, filters]."""
     layer, rank = site.layer, len(site.in_shapes[0])
     axis = channel_axis(layer, rank)
-    into, groups = site.vector(axis), layer.groups
-    if groups > 1 and groups == len(into):
+    into, rest = _conv_input(site, axis)
+    groups = layer.groups
+    if groups > 1 and groups == into.shape[-1]:
         return _conv_per_channel(site, into, axis)
     out = site.new(layer.filters)
     if groups > 1:
@@ -42,185 +70,227 @@ def conv(site: Site) -> np.ndarray:
     site.bind("kernel", -1, out, "out")
     site.bind("bias", 0, out, "out")
     site.size("filters", out)
-    return along(out, axis, rank)
+    return rest + activated(site, out, axis)
+
+
+def _conv_input(site: Site, axis: int) -> tuple[np.ndarray, Marks]:
+    """Labels of the channels; a 1x1 kernel keeps what the other axes carry."""
+    into, rest = site.split(axis)
+    layer = site.layer
+    pointwise = all(int(n) == 1 for n in [*np.ravel(layer.kernel_size), *np.ravel(layer.strides)])
+    if rest.axes and not pointwise:
+        site.block(rest, SLIDES)
+        rest = unlabelled(rest.rank)
+    return into, rest
 
 
 def _tie_groups(site: Site, labels: np.ndarray, groups: int) -> np.ndarray:
     """Ties the channels at the same position of each group; returns those of the first."""
-    table = labels.reshape(groups, -1)
-    site.tie(table, table[:1])
-    return table[0]
+    table = labels.reshape(*labels.shape[:-1], groups, -1)
+    site.tie(table, table[..., :1, :])
+    return table[..., 0, :]
 
 
-def _conv_per_channel(site: Site, into: np.ndarray, axis: int) -> np.ndarray:
+def _conv_per_channel(site: Site, into: np.ndarray, axis: int) -> Marks:
     """A grouped convolution of one input channel a group: a depthwise convolution."""
-    out = np.repeat(into, site.layer.filters // len(into))
+    out = np.repeat(into, site.layer.filters // into.shape[-1], axis=-1)
     site.bind("kernel", -1, out, "through")
     site.bind("bias", 0, out, "through")
     site.size("filters", out)
     site.size("groups", into)
-    return along(out, axis, len(site.in_shapes[0]))
+    return activated(site, out, axis)
 
 
-def conv_transpose(site: Site) -> np.ndarray:
+def conv_transpose(site: Site) -> Marks:
     """Conv1D/2D/3DTranspose: kernel [..., filters, in]."""
-    rank = len(site.in_shapes[0])
-    axis = channel_axis(site.layer, rank)
+    axis = channel_axis(site.layer, len(site.in_shapes[0]))
     out = site.new(site.layer.filters)
-    site.bind("kernel", -1, site.vector(axis))
+    into, rest = _conv_input(site, axis)
+    site.bind("kernel", -1, into)
     site.bind("kernel", -2, out, "out")
     site.bind("bias", 0, out, "out")
     site.size("filters", out)
-    return along(out, axis, rank)
+    return rest + activated(site, out, axis)
 
 
-def depthwise(site: Site) -> np.ndarray:
+def depthwise(site: Site) -> Marks:
     """DepthwiseConv1D/2D of any multiplier m: output channel c*m + k comes from input c."""
-    rank = len(site.in_shapes[0])
-    axis = channel_axis(site.layer, rank)
-    into = site.vector(axis)
+    axis = channel_axis(site.layer, len(site.in_shapes[0]))
+    into, rest = _conv_input(site, axis)
     name = "depthwise_kernel" if hasattr(site.layer, "depthwise_kernel") else "kernel"
     site.bind(name, -2, into, "through")
-    out = np.repeat(into, site.layer.depth_multiplier)
+    out = np.repeat(into, site.layer.depth_multiplier, axis=-1)
     site.bind("bias", 0, out, "through")
-    return along(out, axis, rank)
+    return rest + activated(site, out, axis)
 
 
-def separable(site: Site) -> np.ndarray:
+def separable(site: Site) -> Marks:
     """SeparableConv1D/2D: a depthwise kernel, then a pointwise one [1, in * m, filters]."""
-    rank = len(site.in_shapes[0])
-    axis = channel_axis(site.layer, rank)
-    into, out = site.vector(axis), site.new(site.layer.filters)
+    axis = channel_axis(site.layer, len(site.in_shapes[0]))
+    into, rest = _conv_input(site, axis)
+    out = site.new(site.layer.filters)
     site.bind("depthwise_kernel", -2, into)
-    site.bind("pointwise_kernel", -2, np.repeat(into, site.layer.depth_multiplier))
+    site.bind("pointwise_kernel", -2, np.repeat(into, site.layer.depth_multiplier, axis=-1))
     site.bind("pointwise_kernel", -1, out, "out")
     site.bind("bias", 0, out, "out")
     site.size("filters", out)
-    return along(out, axis, rank)
+    return rest + activated(site, out, axis)
 
 
-def dense(site: Site) -> np.ndarray:
-    """Dense: kernel [in, units] on the last axis."""
+def locally_connected(site: Site) -> Marks:
+    """LocallyConnected1D/2D: kernel [positions, window * in, filters], a window row-major."""
+    layer, rank = site.layer, len(site.in_shapes[0])
+    axis = channel_axis(layer, rank)
+    if layer.implementation != 1 or axis != rank - 1:
+        return site.block_inputs("has its weights in an order that is not known")[0]
+    out = site.new(layer.filters)
+    window = int(np.prod(layer.kernel_size))
+    site.bind("kernel", -2, np.tile(site.only(axis, SLIDES), window))
+    site.bind("kernel", -1, out, "out")
+    site.bind("bias", -1, out, "out")
+    site.size("filters", out)
+    return activated(site, out, axis)
+
+
+def dense(site: Site) -> Marks:
+    """Dense: kernel [in, units] on the last axis; the other axes keep their labels."""
     rank = len(site.in_shapes[0])
+    into, rest = site.split(-1)
     out = site.new(site.layer.units)
-    site.bind("kernel", 0, site.vector(-1))
+    site.bind("kernel", 0, into)
     site.bind("kernel", 1, out, "out")
     site.bind("bias", 0, out, "out")
     site.size("units", out)
-    return along(out, rank - 1, rank)
+    return rest + activated(site, out, rank - 1)
 
 
-def batch_norm(site: Site) -> np.ndarray:
-    """BatchNormalization: four vectors along its axis."""
-    axis = site.layer.axis
-    axes = list(axis) if isinstance(axis, (list, tuple)) or hasattr(axis, "__iter__") else [axis]
-    if len(axes) != 1:
-        site.block_inputs("normalizes over several axes")
-        return site.inputs[0]
-    rank = len(site.in_shapes[0])
-    labels = site.vector(axes[0])
-    for weight in ("gamma", "beta", "moving_mean", "moving_variance"):
-        site.bind(weight, 0, labels, "through")
-    return along(labels, axes[0] % rank, rank)
+def prelu(site: Site) -> Marks:
+    """PReLU: alpha has the input's shape without batch, 1 on shared axes."""
+    for axis in site.inputs[0].axes:
+        vector, _ = site.split(axis)
+        if site.layer.alpha.shape[axis - 1] == vector.shape[-1]:
+            site.bind("alpha", axis - 1, vector, "through")
+    return site.inputs[0].resolved(site.table.labels)
 
 
-def layer_norm(site: Site) -> np.ndarray:
-    """LayerNormalization: gamma and beta over its axes; its mean counts the kept channels."""
-    axis = site.layer.axis
-    axes = [a % len(site.in_shapes[0]) for a in (axis if hasattr(axis, "__iter__") else [axis])]
-    labels = site.inputs[0]
-    for position, a in enumerate(sorted(axes)):
-        if a in dependent_axes(labels):
-            vector = site.vector(a)
-            site.counts(vector)
-            for weight in ("gamma", "beta"):
-                site.bind(weight, position, vector, "through")
-    return labels
-
-
-def softmax(site: Site) -> np.ndarray:
+def softmax(site: Site) -> Marks:
     """Softmax: over the channels that are there."""
     axis = getattr(site.layer, "axis", -1)
     rank = len(site.in_shapes[0])
-    axes = {a % rank for a in (axis if hasattr(axis, "__iter__") else [axis])}
-    if axes & set(dependent_axes(site.inputs[0])):
-        site.counts(site.inputs[0])
-    return site.inputs[0]
+    axes = [a % rank for a in (axis if hasattr(axis, "__iter__") else [axis])]
+    others = [site.inputs[i] for i in range(1, len(site.inputs))]
+    if any(m.axes for m in others):
+        return site.block_inputs("has a mask with pruned channels")[0]
+    return counted(site, site.inputs[0], axes)
 
 
-def activation(site: Site) -> np.ndarray:
+def counted(site: Site, marks: Marks, axes: list[int]) -> Marks:
+    """Marks of a softmax or norm over some axes, whose labels it counts."""
+    for axis in axes:
+        if axis in marks.axes:
+            vector, _ = site.project(marks, axis, None)
+            site.counts(vector)
+    return marks.resolved(site.table.labels)
+
+
+def activation(site: Site) -> Marks:
     """Activation: keeps the channels; softmax counts them."""
-    name = getattr(site.layer.activation, "__name__", "")
-    return softmax(site) if name in ("softmax", "log_softmax") else site.inputs[0]
+    if kind_of(site.layer.activation) == "elementwise":
+        return site.inputs[0]
+    rank = len(site.in_shapes[0])
+    vector, rest = site.split(-1)
+    return rest + activated(site, vector, rank - 1)
 
 
-def prelu(site: Site) -> np.ndarray:
-    """PReLU: alpha has the input's shape without batch, 1 on shared axes."""
-    labels = site.inputs[0]
-    axes = dependent_axes(labels)
-    if len(axes) == 1:
-        vector = site.vector(axes[0])
-        if site.layer.alpha.shape[axes[0] - 1] == len(vector):
-            site.bind("alpha", axes[0] - 1, vector, "through")
-    elif axes:
-        site.block_inputs("has labels on several axes")
-    return labels
-
-
-def elementwise(site: Site) -> np.ndarray:
+def elementwise(site: Site) -> Marks:
     """Add, Subtract, Multiply, Average, Maximum, Minimum, with broadcast (squeeze-and-excite)."""
     rank = len(site.out_shapes[0])
-    if any(len(s) != rank for s in site.in_shapes):
-        site.block_inputs("joins tensors of different ranks")
-        return unlabelled(rank)
-    labelled = sorted({a for labels in site.inputs for a in dependent_axes(labels)})
-    full = [
-        labels
-        for labels, shape in zip(site.inputs, site.in_shapes, strict=True)
-        # A tensor of size 1 on the labelled axes is the same number for every channel.
-        if not labelled or any(shape[a] != 1 for a in labelled)
-    ]
-    for other in full[1:]:
-        site.tie(full[0], other)
-    widest = max(full, key=lambda labels: labels.size, default=unlabelled(rank))
-    return widest
+    marks, shapes = [], []
+    for m, shape in zip(site.inputs, site.in_shapes, strict=True):
+        shape = tuple(shape)
+        while m.rank < rank:  # Keras adds missing axes after the batch
+            m, shape = insert_axis(m, 1), (shape[0], 1, *shape[1:])
+        marks.append(m)
+        shapes.append(shape)
+    return merge(site, marks, shapes)
 
 
-def concatenate(site: Site) -> np.ndarray:
+def concatenate(site: Site) -> Marks:
     """Concatenate: labels side by side on its axis, tied on the others."""
     axis = site.layer.axis % len(site.out_shapes[0])
-    return site.join(site.inputs, [s[axis] for s in site.in_shapes], axis)
+    return join(site, site.inputs, site.in_shapes, axis)
 
 
-def flatten(site: Site) -> np.ndarray:
+def flatten(site: Site) -> Marks:
     """Flatten: row-major, so a channel owns every C-th position (channels last)."""
-    labels, shape = site.inputs[0], site.in_shapes[0]
+    marks, shape = site.inputs[0], site.in_shapes[0]
     if channel_axis(site.layer, len(shape)) == 1 and len(shape) > 2:
-        labels, shape = np.moveaxis(labels, 1, -1), (shape[0], *shape[2:], shape[1])
-    return site.reshaped(labels, shape, site.out_shapes[0])
+        marks = marks.map(lambda p: np.moveaxis(p, 1, -1))
+        shape = (shape[0], *shape[2:], shape[1])
+    return reshape_marks(site, marks, shape, site.out_shapes[0])
 
 
-def reshape(site: Site) -> np.ndarray:
+def reshape(site: Site) -> Marks:
     """Reshape: labels are reshaped like the data; the target shape is counted anew."""
-    out = site.reshaped(site.inputs[0], site.in_shapes[0], site.out_shapes[0])
-    site.shape("target_shape", out[0], site.out_shapes[0][1:])
+    target = site.out_shapes[0]
+    out = reshape_marks(site, site.inputs[0], site.in_shapes[0], target)
+    given = list(site.layer.target_shape)
+    dims = counted_shape(out, target, [None, *given])[1:]
+    site.dims("target_shape", dims)
     return out
 
 
-def permute(site: Site) -> np.ndarray:
+def permute(site: Site) -> Marks:
     """Permute: the labels move with their axes."""
-    return np.transpose(site.inputs[0], (0, *site.layer.dims))
+    return site.inputs[0].map(lambda p: np.transpose(p, (0, *site.layer.dims)))
 
 
-def global_pool(site: Site) -> np.ndarray:
+def global_pool(site: Site) -> Marks:
     """GlobalAverage/MaxPooling: the spatial axes go, or stay with length 1."""
     rank = len(site.in_shapes[0])
     axis = channel_axis(site.layer, rank)
-    labels = site.vector(axis)
-    out_rank = len(site.out_shapes[0])
-    return along(labels, axis if out_rank == rank else 1, out_rank)
+    gone = [a for a in range(1, rank) if a != axis]
+    return reduce(site, site.inputs[0], gone, len(site.out_shapes[0]) == rank)
 
 
-def repeat_vector(site: Site) -> np.ndarray:
+def repeat_vector(site: Site) -> Marks:
     """RepeatVector: [batch, features] -> [batch, n, features]."""
-    return site.inputs[0][:, None, :]
+    return insert_axis(site.inputs[0], 1)
+
+
+def embedding(site: Site) -> Marks:
+    """Embedding: table [vocabulary, width]; every index axis keeps its labels."""
+    rank = len(site.out_shapes[0])
+    if site.inputs[0].axes:
+        site.block_inputs("looks its values up in a table")
+    out = site.new(site.layer.output_dim)
+    site.bind("embeddings", 1, out, "out")
+    site.size("output_dim", out)
+    return site.out(out, rank - 1)
+
+
+def reversible_embedding(site: Site) -> Marks:
+    """ReversibleEmbedding: an Embedding, or the product with its table (transposed)."""
+    if not site.argument("reverse").value:
+        out = embedding(site)
+        if not site.layer.tie_weights:
+            site.bind("reverse_embeddings", 0, site.new(site.layer.output_dim, "reverse"))
+        return out
+    into, rest = site.split(-1)
+    table = ("embeddings", 1) if site.layer.tie_weights else ("reverse_embeddings", 0)
+    site.bind(*table, into)
+    site.size("output_dim", into)
+    return rest
+
+
+def lambda_layer(site: Site) -> list[Marks]:
+    """Lambda: a Python function that cannot be read."""
+    return site.block_inputs(
+        "runs a Python function that cannot be read; write it with operations on tensors, or add "
+        "a rule with tfedge.graph.RULES[...] = rule"
+    )
+
+
+def unknown(site: Site) -> list[Marks]:
+    """A layer without a rule: what enters it stays whole."""
+    return site.block_inputs("has no pruning rule; add one with tfedge.graph.RULES[...] = rule")

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from tfedge.errors import ModelError
-from tfedge.graph.labels import NEVER, Labels, along, dependent_axes, squeeze_axes, unlabelled
-from tfedge.graph.trace import Call, Graph
+from tfedge.graph.arguments import Parameter, Path, parameters
+from tfedge.graph.labels import NEVER, Labels, Marks, along, plane_axes, unlabelled
+from tfedge.graph.trace import Call, Graph, Ref
 
-# Where a value stands: ("args", 1), ("kwargs", "axis", 0) of a call, or ("attr", "axis") of an op.
-Path = tuple[Any, ...]
+
+@dataclass(frozen=True)
+class Dim:
+    """The length of a tensor's axis, to be counted when all labels are known."""
+
+    marks: Marks
+    axis: int
+    length: int
 
 
 @dataclass(frozen=True)
 class Binding:
-    """Labels on one axis of one weight: position i of the axis belongs to labels[i].
+    """Labels on one axis of one weight: position i of the axis belongs to labels[:, i].
 
     `role` is "out" where the layer produces the channels, "in" where it consumes them, "through"
-    where it keeps them (norms, depthwise).
+    where it keeps them (norms, depthwise). Several rows of labels: any of them cuts the position.
     """
 
     layer: str
@@ -40,18 +46,36 @@ class Table:
     Attributes:
         labels: Issuer of the labels, with what is tied and blocked.
         bindings: Labels by (layer, weight index, axis).
-        sizes: Config entries by (layer, key): ("size", labels) or ("shape", dims and labels).
+        sizes: Config entries by (layer, key): ("size", labels) or ("shape", dims).
         counting: Labels that a layer counts, with its name.
-        edits: Changes of a call's arguments by the number of its first output.
+        edits: Changes of a call's arguments, (kind, value) by path, by the number of the call's
+            first output.
         scales: Weights (layer, weight index) to multiply by sqrt(kept / all) of these labels.
+        shared: What the first use of a parameter of an operation object says, by (layer, path).
+        nested: Models inside a wrapper, by (wrapper, config entry).
     """
 
     labels: Labels = field(default_factory=Labels)
     bindings: dict[tuple[str, int, int], Binding] = field(default_factory=dict)
-    sizes: dict[tuple[str, str], tuple] = field(default_factory=dict)
+    sizes: dict[tuple[str, str], tuple[str, Any]] = field(default_factory=dict)
     counting: list[tuple[np.ndarray, str]] = field(default_factory=list)
-    edits: dict[int, list[tuple[Path, str, Any]]] = field(default_factory=dict)
+    edits: dict[int, dict[Path, tuple[str, Any]]] = field(default_factory=dict)
     scales: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    shared: dict[tuple[str, Path], Any] = field(default_factory=dict)
+    nested: dict[tuple[str, str], Nested] = field(default_factory=dict)
+
+    def inner(self) -> Table:
+        """An empty table for a model inside a wrapper, whose weights are bound in this one."""
+        return Table(self.labels, self.bindings, counting=self.counting, scales=self.scales)
+
+
+@dataclass
+class Nested:
+    """A model inside a wrapper: its graph, what the rules said of its calls, its tensors' marks."""
+
+    graph: Graph
+    table: Table
+    marks: dict[int, Marks] = field(default_factory=dict)
 
 
 class Site:
@@ -61,227 +85,261 @@ class Site:
         layer: The layer object.
         name: Its unique name in the graph.
         call: The traced call, with its arguments.
-        inputs: Label arrays of the tensors that enter, in order.
+        inputs: `Marks` of the tensors that enter, in order.
         in_shapes: Their shapes, batch first.
         out_shapes: Shapes of the results.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        graph: Graph,
-        call: Call,
-        inputs: list[np.ndarray],
-        inner: tuple[Any, str] | None = None,
-    ) -> None:
-        self._table, self._graph = table, graph
+    def __init__(self, table: Table, graph: Graph, call: Call, inputs: list[Marks]) -> None:
+        self.table, self.graph = table, graph
         self.call, self.layer, self.name = call, call.layer, call.name
-        self._prefix = ""
-        self.inputs = inputs
+        self.owner = call  # whose weights are bound: a wrapper, where this is a layer inside one
+        self.prefix = ""
+        self.inputs = [m.resolved(table.labels) for m in inputs]
         self.in_shapes = [graph.tensors[i].shape for i in call.inputs]
         self.out_shapes = [graph.tensors[i].shape for i in call.outputs]
-        if inner is not None:
-            self.layer, self._prefix = inner[0], f"{inner[1]}.config."
 
-    def within(self, layer: Any, key: str, inputs: list[np.ndarray], drop: int = 0) -> Site:
+    def within(self, layer: Any, key: str, inputs: list[Marks], drop: int = 0) -> Site:
         """The site of a layer inside this one (TimeDistributed, Bidirectional).
 
         Args:
             layer: The inner layer.
             key: Entry of this layer's config that holds the inner one.
-            inputs: Label arrays that the inner layer sees.
+            inputs: Marks that the inner layer sees.
             drop: How many axes after the batch the inner layer does not see.
         """
-        site = Site(self._table, self._graph, self.call, inputs, (layer, key))
-        if drop:
-            site.in_shapes = [(s[0], *s[1 + drop :]) for s in site.in_shapes]
-            site.out_shapes = [(s[0], *s[1 + drop :]) for s in site.out_shapes]
+        site = Site(self.table, self.graph, self.call, inputs)
+        site.layer, site.prefix, site.owner = layer, f"{self.prefix}{key}.config.", self.owner
+        site.in_shapes = [(s[0], *s[1 + drop :]) for s in self.in_shapes]
+        site.out_shapes = [(s[0], *s[1 + drop :]) for s in self.out_shapes]
         return site
+
+    @property
+    def who(self) -> str:
+        """The layer as reasons name it."""
+        return f"'{self.name}' ({type(self.layer).__name__})"
+
+    def argument(self, *names: str) -> Parameter:
+        """The first parameter of these names that the call has; value None where it has none."""
+        found = parameters(self.layer, self.call)
+        return next((found[n] for n in names if n in found), Parameter(None, ()))
+
+    def number(self, value: Any) -> int | None:
+        """Which input a parameter's value is, or None where it is no tensor of the graph."""
+        return self.call.inputs.index(value.index) if isinstance(value, Ref) else None
 
     def new(self, count: int, part: str = "") -> np.ndarray:
         """Fresh labels for channels that this layer produces; shape [count]."""
-        return self._table.labels.new(count, f"{self.name}.{part}" if part else self.name)
+        name = self.owner.name if self.owner is self.call else f"{self.owner.name}/{self.call.name}"
+        return self.table.labels.new(count, f"{name}.{part}" if part else name)
 
     def tie(self, a: np.ndarray, b: np.ndarray) -> None:
         """Ties two broadcastable label arrays; a label that meets -1 is blocked."""
-        kind = type(self.layer).__name__
-        self._table.labels.tie(
-            a, b, f"'{self.name}' ({kind}) joins it with channels that cannot be cut"
+        self._check(a)
+        self._check(b)
+        self.table.labels.tie(
+            a, b, f"{self.who} joins it with channels that cannot be cut", self.who
         )
 
-    def block(self, labels: np.ndarray, reason: str) -> None:
+    def block(self, what: Marks | np.ndarray, reason: str) -> None:
         """Marks labels as never to be cut."""
-        self._table.labels.block(labels, f"'{self.name}' ({type(self.layer).__name__}) {reason}")
+        for labels in what.planes if isinstance(what, Marks) else (what,):
+            self._check(labels)
+            self.table.labels.block(labels, f"{self.who} {reason}")
 
-    def block_inputs(self, reason: str) -> None:
-        """Blocks everything that enters this call."""
-        for labels in self.inputs:
-            self.block(labels, reason)
+    def block_inputs(self, reason: str) -> list[Marks]:
+        """Blocks everything that enters this call; returns the marks of uncut outputs."""
+        for marks in self.inputs:
+            self.block(marks, reason)
+        return [unlabelled(len(s)) for s in self.out_shapes]
 
     def vector(self, axis: int, index: int = 0) -> np.ndarray:
-        """Labels along one axis of an input, shape [dim]; -1 where it carries none.
+        """Labels along one axis of an input; -1 where it carries none.
 
-        Labels that change along other axes too are tied over those axes first.
+        Returns:
+            Labels [dim]; [k, dim] where k labels can cut an element independently. Labels that
+            change along other axes too are tied over those axes first.
         """
-        return self.project(self.inputs[index], axis, self.in_shapes[index][axis])
+        return self.split(axis, index)[0]
 
-    def project(self, labels: np.ndarray, axis: int, dim: int | None) -> np.ndarray:
-        """As `vector`, for any label array."""
-        axis %= labels.ndim
-        for other in dependent_axes(labels):
-            if other != axis:
-                first = np.take(labels, [0], axis=other)
-                self.tie(labels, first)
-                labels = first
-        flat = squeeze_axes(labels).reshape(-1)
-        if dim is None:
-            self.block(flat, "has a free dimension there")
-            return np.full(1, NEVER)
-        return flat if len(flat) == dim else np.full(dim, flat[0])
+    def split(self, axis: int, index: int = 0) -> tuple[np.ndarray, Marks]:
+        """As `vector`, and what the input carries on its other axes."""
+        vector, rest = self.project(self.inputs[index], axis, self.in_shapes[index][axis])
+        return vector, rest
+
+    def project(self, marks: Marks, axis: int, dim: int | None) -> tuple[np.ndarray, Marks]:
+        """As `split`, for any marks."""
+        axis %= marks.rank
+        vectors, rest = [], []
+        for plane in marks.planes:
+            if plane.shape[axis] == 1:
+                rest.append(plane)
+                continue
+            for other in plane_axes(plane):
+                if other != axis:
+                    first = np.take(plane, [0], axis=other)
+                    self.tie(plane, first)
+                    plane = first
+            vectors.append(plane.reshape(-1))
+        if not vectors:
+            vectors = [np.full(dim or 1, NEVER)]
+        vector = np.stack(vectors) if len(vectors) > 1 else vectors[0]
+        return vector, Marks(tuple(rest), marks.rank)
+
+    def only(self, axis: int, reason: str, index: int = 0) -> np.ndarray:
+        """As `vector`, for a layer that cannot keep labels on other axes."""
+        vector, rest = self.split(axis, index)
+        if rest.axes:
+            self.block(rest, reason)
+        return vector
 
     def bind(self, weight: str, axis: int, labels: np.ndarray, role: str = "in") -> None:
-        """Says that position i on an axis of a weight belongs to labels[i].
+        """Says that position i on an axis of a weight belongs to labels[..., i].
 
         Args:
             weight: Attribute of the layer ("kernel", "_query_dense.kernel"); None values (no bias)
                 are skipped.
             axis: Axis of the weight, may be negative.
-            labels: 1-D labels, as long as that axis.
+            labels: Labels as long as that axis, [n] or [k, n].
             role: "out" where the layer produces the channels, "in" where it consumes them,
                 "through" where it keeps them.
 
         Raises:
             ModelError: The labels do not fit the weight (a wrong rule).
         """
-        variable: Any = self.layer
-        for part in weight.split("."):
-            variable = getattr(variable, part, None)
-            if variable is None:
-                return
-        number = next((i for i, w in enumerate(self.call.layer.weights) if w is variable), None)
-        if number is None:
+        variable, number = self._weight(weight)
+        if variable is None:
+            return
+        self._check(labels)
+        if number is None:  # made from other weights: a quantized or low-rank kernel
+            self.block(labels, f"computes its {weight} from other weights")
             return
         axis %= len(variable.shape)
-        if labels.shape != (variable.shape[axis],):
-            raise ModelError(
-                f"the rule of layer '{self.name}' ({type(self.layer).__name__}) is wrong",
+        if labels.shape[-1] != variable.shape[axis] or labels.ndim > 2:
+            raise self.wrong(
                 f"labels of shape {labels.shape} for axis {axis} of '{weight}', "
                 f"whose shape is {tuple(variable.shape)}",
                 "A rule binds one label to each position of the axis",
             )
-        key = (self.name, number, axis)
-        old = self._table.bindings.get(key)
+        rows = labels.reshape(-1, labels.shape[-1])
+        key = (self.owner.name, number, axis)
+        old = self.table.bindings.get(key)
         if old is not None:
-            self.tie(old.labels, labels)
+            self._tie_rows(old.labels, rows)
             return
-        self._table.bindings[key] = Binding(self.name, number, weight, axis, labels, role)
+        self.table.bindings[key] = Binding(self.owner.name, number, weight, axis, rows, role)
+
+    def _weight(self, path: str) -> tuple[Any, int | None]:
+        """A weight by attribute, and its index in the owner's weights."""
+        variable: Any = self.layer
+        for part in path.split("."):
+            number = int(part) if part.isdigit() else None
+            variable = getattr(variable, part, None) if number is None else variable[number]
+            if variable is None:
+                return None, None
+        weights = self.owner.layer.weights
+        return variable, next((i for i, w in enumerate(weights) if w is variable), None)
+
+    def _tie_rows(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Ties the labels of one axis that two calls bind."""
+        if len(a) == len(b):
+            self.tie(a, b)
+        else:  # cut together or not at all is always right, if coarse
+            self.tie(np.concatenate([a, b]), a[:1])
 
     def size(self, key: str, labels: np.ndarray) -> None:
         """Says that config entry `key` is the number of these labels that stay."""
-        self._table.sizes[(self.name, self._prefix + key)] = ("size", labels)
+        self._check(labels)
+        self._record(self.table.sizes, (self.name, self.prefix + key), ("size", labels))
 
-    def shape(self, key: str, labels: np.ndarray, shape: Sequence[int | None]) -> None:
-        """Says that config entry `key` is this shape with each labelled axis counted anew."""
-        dims = []
-        for axis, dim in enumerate(shape):
-            varies = labels.shape[axis] > 1
-            dims.append(self.project(labels, axis, dim) if varies else dim)
-        self.dims(key, dims)
+    def dims(self, key: str, dims: Sequence[Any]) -> None:
+        """Says that config entry `key` is this list, with `Dim`s counted."""
+        value = ("shape", list(dims))
+        self._record(self.table.sizes, (self.name, self.prefix + key), value)
 
-    def dims(self, key: str, dims: list[Any]) -> None:
-        """Says that config entry `key` is this list, with label arrays counted."""
-        self._table.sizes[(self.name, self._prefix + key)] = ("shape", dims)
+    def _record(self, table: dict, key: Any, value: tuple[str, Any]) -> None:
+        """Stores a change; a layer that is called twice must count the same both times."""
+        if key in table:
+            self.same_count(table[key][1], value[1])
+        else:
+            table[key] = value
+
+    def same_count(self, a: Any, b: Any) -> None:
+        """Ties two counted values, so that both become the same number."""
+        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape:
+            self.tie(a, b)
+        elif isinstance(a, Dim) and isinstance(b, Dim) and a.length == b.length:
+            self.tie(self._dim_vector(a), self._dim_vector(b))
+        elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+            for x, y in zip(a, b, strict=True):
+                self.same_count(x, y)
+        else:
+            for value in (a, b):
+                self._block_counted(value)
+
+    def _dim_vector(self, dim: Dim) -> np.ndarray:
+        vector, _ = self.project(dim.marks, dim.axis, dim.length)
+        self._tie_rows(np.atleast_2d(vector), np.atleast_2d(vector)[:1])
+        return np.atleast_2d(vector)[0]
+
+    def _block_counted(self, value: Any) -> None:
+        reason = "is used twice in different ways"
+        if isinstance(value, Dim):
+            self.block(value.marks, reason)
+        elif isinstance(value, np.ndarray):
+            self.block(value, reason)
+        elif isinstance(value, (list, tuple)):
+            for v in value:
+                self._block_counted(v)
 
     def edit(self, path: Path, kind: str, value: Any) -> None:
         """Says how a parameter of this call (not of the layer's config) changes.
 
         Args:
             path: Where it stands.
-            kind: "shape" (dims and labels), "sizes" or "indices" (a list of labels, counted or
-                summed up), "slice" (labels before start and before stop), "compress" (axis and
-                labels of an array constant).
+            kind: "size" (labels or a Dim, counted), "shape" (numbers and Dims), "sizes" or
+                "indices" (a list of Dims or labels, counted or summed up), "slice" (labels before
+                start and before stop), "compress" (axis and labels of an array constant), "pick"
+                (labels of the source and positions in it, renumbered), "value" (as it is).
             value: As the kind needs.
         """
-        self._table.edits.setdefault(self.call.outputs[0], []).append((path, kind, value))
+        edits = self.table.edits.setdefault(self.call.outputs[0], {})
+        if path in edits:  # a nested model's call that is walked twice
+            self.same_count(edits[path][1], value)
+            return
+        edits[path] = (kind, value)
+        if path[0] == "attr":  # the operation object may be called again, and is copied once
+            seen = self.table.shared.setdefault((self.name, path), value)
+            if seen is not value:
+                self.same_count(seen, value)
 
     def scale_root(self, weight: str, labels: np.ndarray) -> None:
         """Says that a weight is multiplied by sqrt(kept / all) of these labels."""
-        variable: Any = self.layer
-        for part in weight.split("."):
-            variable = getattr(variable, part, None)
-        for i, w in enumerate(self.call.layer.weights):
-            if w is variable:
-                self._table.scales[(self.name, i)] = labels
+        _, number = self._weight(weight)
+        if number is not None:
+            self.table.scales[(self.owner.name, number)] = labels
 
-    def counts(self, labels: np.ndarray) -> None:
+    def counts(self, labels: np.ndarray | Marks) -> None:
         """Says that the result depends on how many of these channels there are (norms, means)."""
-        self._table.counting.append((labels, self.name))
+        for plane in labels.planes if isinstance(labels, Marks) else (labels,):
+            self.table.counting.append((plane, self.owner.name))
 
-    def join(self, parts: list[np.ndarray], dims: Sequence[int | None], axis: int) -> np.ndarray:
-        """Labels of tensors concatenated along an axis.
+    def out(self, labels: np.ndarray, axis: int, rest: Marks | None = None) -> Marks:
+        """Marks of the first output: labels on one axis, and what other axes carry."""
+        made = along(labels, axis, len(self.out_shapes[0]))
+        return made if rest is None else rest + made
 
-        Args:
-            parts: Label arrays.
-            dims: Length of each tensor along the axis.
-            axis: The axis, not negative.
-        """
-        if not any(axis in dependent_axes(p) or p.shape[axis] > 1 for p in parts):
-            for other in parts[1:]:
-                self.tie(parts[0], other)
-            return max(parts, key=lambda p: p.size)
-        if any(d is None for d in dims):
-            for p in parts:
-                self.block(p, "concatenates along a free dimension")
-            return unlabelled(parts[0].ndim)
-        wide = []
-        for part, dim in zip(parts, dims, strict=True):
-            target = list(part.shape)
-            target[axis] = dim or 0
-            wide.append(np.broadcast_to(part, target))
-        others = [max(w.shape[a] for w in wide) for a in range(wide[0].ndim)]
-        grown = [
-            np.broadcast_to(w, [w.shape[a] if a == axis else others[a] for a in range(w.ndim)])
-            for w in wide
-        ]
-        return np.concatenate(grown, axis)
+    def wrong(self, found: str, fix: str = "") -> ModelError:
+        """The error of a rule that says something impossible."""
+        return ModelError(f"the rule of layer {self.who} is wrong", found, fix)
 
-    def reshaped(
-        self,
-        labels: np.ndarray,
-        shape: Sequence[int | None],
-        target: Sequence[int | None],
-    ) -> np.ndarray:
-        """Labels after a row-major reshape (batch axis kept).
-
-        Where the labels would change along several axes of the result, they are tied over all but
-        the last of these, so that what remains after a cut is again a full grid.
-        """
-        rank = len(target)
-        if not dependent_axes(labels):
-            self.block(labels, "reshapes it")
-            return unlabelled(rank)
-        if any(d is None for d in [*shape[1:], *target[1:]]):
-            self.block(labels, "reshapes a free dimension")
-            return unlabelled(rank)
-        if prod(shape[1:]) != prod(target[1:]):  # type: ignore[arg-type]
-            return self._batch_reshaped(labels, shape, target)
-        full = np.broadcast_to(labels, (1, *shape[1:])).reshape((1, *target[1:]))  # type: ignore[arg-type]
-        axes = dependent_axes(full)
-        for axis in axes[:-1]:
-            first = np.take(full, [0], axis=axis)
-            self.tie(full, first)
-            full = first
-        return squeeze_axes(full)
-
-    def _batch_reshaped(
-        self, labels: np.ndarray, shape: Sequence[int | None], target: Sequence[int | None]
-    ) -> np.ndarray:
-        """A reshape that moves axes into or out of the batch but keeps the last one."""
-        rank = len(target)
-        if dependent_axes(labels) == [len(shape) - 1] and shape[-1] == target[-1]:
-            return along(labels.reshape(-1), rank - 1, rank)
-        self.block(labels, "reshapes it into the batch")
-        return unlabelled(rank)
+    def _check(self, labels: np.ndarray) -> None:
+        if labels.size and (labels.max() >= len(self.table.labels) or labels.min() < NEVER):
+            worst = labels.max() if labels.max() >= len(self.table.labels) else labels.min()
+            raise self.wrong(
+                f"label {worst} of {len(self.table.labels)}",
+                "Use only labels of site.inputs and site.new()",
+            )
 
 
 def channel_axis(layer: Any, rank: int) -> int:

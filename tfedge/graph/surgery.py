@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from tfedge._keras import library
 from tfedge.errors import PlanError
-from tfedge.graph.channels import Analysis, analyse
-from tfedge.graph.labels import NEVER
+from tfedge.graph.channels import Analysis, ChannelGroup, analyse
+from tfedge.graph.site import Table
 from tfedge.graph.trace import Call, Graph, copy_layer, replay
 
 
@@ -30,9 +32,7 @@ def cut(model: Any, cuts: dict[str, np.ndarray], analysis: Analysis | None = Non
     """
     analysis = analysis or analyse(model)
     alive = _alive(analysis, cuts)
-    graph = analysis.graph
-    weights, changes = _cut_weights(analysis, alive), _config_changes(analysis, alive)
-    return _rebuilt(graph, weights, changes, lambda call: _edited(analysis, call, alive))
+    return _with_weights(analysis.graph, _cut_weights(analysis, alive), analysis.table, alive)
 
 
 def rebuild(graph: Graph) -> Any:
@@ -45,17 +45,14 @@ def rebuild(graph: Graph) -> Any:
         name: layer.get_weights() if hasattr(layer, "get_weights") else []
         for name, layer in graph.layers().items()
     }
-    return _rebuilt(graph, weights, {}, None)
+    return _with_weights(graph, weights, Table(), np.ones(1, dtype=bool))
 
 
-def _rebuilt(graph: Graph, weights: dict, changes: dict, edit: Any) -> Any:
+def _with_weights(
+    graph: Graph, weights: dict[str, list[np.ndarray]], table: Table, alive: np.ndarray
+) -> Any:
     made: dict[str, Any] = {}
-
-    def make(name: str, layer: Any) -> Any:
-        made[name] = copy_layer(layer, changes.get(name), name)
-        return made[name]
-
-    model = replay(graph, make, edit)
+    model = _rebuilt(graph, table, alive, made)
     for name in graph.layers():
         if weights[name]:
             made[name].set_weights(weights[name])
@@ -64,10 +61,39 @@ def _rebuilt(graph: Graph, weights: dict, changes: dict, edit: Any) -> Any:
     return model
 
 
-def _alive(analysis: Analysis, cuts: dict[str, np.ndarray]) -> dict[int, bool]:
-    """Whether each label representative stays."""
+def _rebuilt(graph: Graph, table: Table, alive: np.ndarray, made: dict[str, Any]) -> Any:
+    """The model with smaller layers and new weights; the layers go into `made`."""
+    changes = _config_changes(table, alive)
+    for (name, key), nested in table.nested.items():
+        inner = _rebuilt(nested.graph, nested.table, alive, {})
+        serialize = library(nested.graph.flavour).saving.serialize_keras_object
+        changes.setdefault(name, {})[key] = serialize(inner)
+
+    def make(name: str, layer: Any) -> Any:
+        made[name] = copy_layer(layer, changes.get(name), name)
+        return made[name]
+
+    with _custom_layers(table):
+        return replay(graph, make, lambda call: _edited(table, call, alive))
+
+
+def _custom_layers(table: Table) -> Any:
+    """A scope that knows the classes of layers inside wrapped models."""
+    layers = [x for n in table.nested.values() for x in n.graph.layers().values()]
+    own = ("keras", "tf_keras")
+    custom = {
+        type(x).__name__: type(x) for x in layers if type(x).__module__.split(".")[0] not in own
+    }
+    kinds = {n.graph.flavour for n in table.nested.values()}
+    if not custom:
+        return nullcontext()
+    return library(kinds.pop()).utils.custom_object_scope(custom)
+
+
+def _alive(analysis: Analysis, cuts: dict[str, np.ndarray]) -> np.ndarray:
+    """Whether each label stays: bool array, with True at its end for the label -1."""
     by_name = {g.name: (i, g) for i, g in enumerate(analysis.groups)}
-    dead: set[tuple[int, int]] = set()
+    alive = np.ones(len(analysis.group_of) + 1, dtype=bool)
     for name, channels in cuts.items():
         if name not in by_name:
             raise PlanError("the plan names a group that the model does not have", f"'{name}'")
@@ -75,39 +101,46 @@ def _alive(analysis: Analysis, cuts: dict[str, np.ndarray]) -> dict[int, bool]:
         channels = np.unique(np.asarray(channels, dtype=int))
         if not len(channels):
             continue
-        if group.blocked:
-            raise PlanError(f"group '{name}' cannot be cut", group.blocked)
-        if channels[0] < 0 or channels[-1] >= group.channels:
-            raise PlanError(
-                f"group '{name}' has channels 0 to {group.channels - 1}",
-                f"channel {channels[-1] if channels[0] >= 0 else channels[0]}",
-            )
-        if group.fixed[channels].any():
-            raise PlanError(
-                f"channel {channels[group.fixed[channels]][0]} of group '{name}' cannot be cut"
-            )
-        if len(channels) == group.channels:
-            raise PlanError(
-                f"group '{name}' would lose all its {group.channels} channels",
-                fix="Keep at least one",
-            )
-        lost = next((p for p in analysis.parts[number] if p <= set(channels.tolist())), None)
-        if lost is not None:
-            raise PlanError(
-                f"a part of group '{name}' would lose all its channels",
-                f"channels {sorted(lost)}",
-                "Keep at least one of them: a layer or slice consists of them alone",
-            )
-        dead.update((number, int(c)) for c in channels)
-    return {root: place not in dead for root, place in analysis.position.items()}
+        _check(group, channels, analysis.parts[number])
+        dead = (analysis.group_of == number) & np.isin(analysis.channel_of, channels)
+        alive[:-1][dead] = False
+    return alive
 
 
-def _stays(labels: np.ndarray, alive: dict[int, bool]) -> np.ndarray:
-    """Bool array: which positions stay."""
-    return np.array([x == NEVER or alive[x] for x in labels.tolist()], dtype=bool)
+def _check(group: ChannelGroup, channels: np.ndarray, parts: list[frozenset[int]]) -> None:
+    """Refuses a cut that cannot be carried out."""
+    name = group.name
+    if group.blocked:
+        raise PlanError(f"group '{name}' cannot be cut", group.blocked)
+    if channels[0] < 0 or channels[-1] >= group.channels:
+        raise PlanError(
+            f"group '{name}' has channels 0 to {group.channels - 1}",
+            f"channel {channels[-1] if channels[0] >= 0 else channels[0]}",
+        )
+    if group.fixed[channels].any():
+        raise PlanError(
+            f"channel {channels[group.fixed[channels]][0]} of group '{name}' cannot be cut"
+        )
+    if len(channels) == group.channels:
+        raise PlanError(
+            f"group '{name}' would lose all its {group.channels} channels",
+            fix="Keep at least one",
+        )
+    lost = next((p for p in parts if p <= set(channels.tolist())), None)
+    if lost is not None:
+        raise PlanError(
+            f"a part of group '{name}' would lose all its channels",
+            f"channels {sorted(lost)}",
+            "Keep at least one of them: a layer or slice consists of them alone",
+        )
 
 
-def _cut_weights(analysis: Analysis, alive: dict[int, bool]) -> dict[str, list[np.ndarray]]:
+def _stays(labels: np.ndarray, alive: np.ndarray) -> np.ndarray:
+    """Bool array [n]: which positions stay, for labels [n] or [k, n]."""
+    return alive[labels.reshape(-1, labels.shape[-1])].all(axis=0)
+
+
+def _cut_weights(analysis: Analysis, alive: np.ndarray) -> dict[str, list[np.ndarray]]:
     """All weights by layer, with the dead positions taken out."""
     axes: dict[tuple[str, int], dict[int, np.ndarray]] = {}
     for b in analysis.table.bindings.values():
@@ -127,35 +160,35 @@ def _cut_weights(analysis: Analysis, alive: dict[int, bool]) -> dict[str, list[n
     return out
 
 
-def _counted(kind: str, value: Any, alive: dict[int, bool]) -> Any:
-    """What a config entry or parameter becomes: see `Site.size`, `Site.shape`, `Site.edit`."""
+def _counted(kind: str, value: Any, alive: np.ndarray) -> Any:
+    """What a config entry or parameter becomes: see `Site.size`, `Site.dims`, `Site.edit`."""
 
-    def count(labels: np.ndarray) -> int:
-        return int(_stays(labels, alive).sum())
+    def count(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return int(_stays(value, alive).sum()) if value.size else 0
+        return [count(v) for v in value] if isinstance(value, list) else value
 
-    if kind == "size":
-        return count(value)
-    if kind == "shape":
-        return [count(d) if isinstance(d, np.ndarray) else d for d in value]
-    sizes = [count(v) for v in value]
-    return np.cumsum(sizes).tolist() if kind == "indices" else sizes
+    if kind == "value":
+        return value
+    numbers = count(value)
+    return np.cumsum(numbers).tolist() if kind == "indices" else numbers
 
 
-def _config_changes(analysis: Analysis, alive: dict[int, bool]) -> dict[str, dict[str, Any]]:
+def _config_changes(table: Table, alive: np.ndarray) -> dict[str, dict[str, Any]]:
     """New config entries (filters, units, target_shape...) by layer; keys may be dotted."""
     out: dict[str, dict[str, Any]] = {}
-    for (name, key), (kind, value) in analysis.table.sizes.items():
+    for (name, key), (kind, value) in table.sizes.items():
         out.setdefault(name, {})[key] = _counted(kind, value, alive)
     return out
 
 
-def _edited(analysis: Analysis, call: Call, alive: dict[int, bool]) -> Call:
+def _edited(table: Table, call: Call, alive: np.ndarray) -> Call:
     """The call with its shapes, bounds and constants cut."""
-    edits = analysis.table.edits.get(call.outputs[0] if call.outputs else -1)
+    edits = table.edits.get(call.outputs[0] if call.outputs else -1)
     if not edits:
         return call
     layer, args, kwargs = call.layer, call.args, call.kwargs
-    for (where, *path), kind, value in edits:
+    for (where, *path), (kind, value) in edits.items():
         if where == "attr":
             new = _edit(getattr(layer, path[0]), path[1:], kind, value, alive)
             layer = copy_layer(layer, {path[0]: new})
@@ -166,24 +199,33 @@ def _edited(analysis: Analysis, call: Call, alive: dict[int, bool]) -> Call:
     return replace(call, layer=layer, args=args, kwargs=kwargs)
 
 
-def _edit(old: Any, path: list[Any], kind: str, value: Any, alive: dict[int, bool]) -> Any:
+def _edit(old: Any, path: list[Any], kind: str, value: Any, alive: np.ndarray) -> Any:
     """Replaces the value at a path inside nested tuples, lists and dicts."""
-    if kind == "slice" and not path:
-        start, stop = (int(_stays(v, alive).sum()) for v in value)
-        if isinstance(old, dict):  # tf_keras keeps slices as dicts
-            return {**old, "start": start, "stop": stop}
-        return slice(start, stop, old.step)
     if path:
         key, *rest = path
         if isinstance(old, dict):
             return {**old, key: _edit(old[key], rest, kind, value, alive)}
         items = list(old)
         items[key] = _edit(items[key], rest, kind, value, alive)
-        return type(old)(items)
+        return tuple(items) if isinstance(old, tuple) else items
+    if kind == "slice":
+        start, stop = (int(_stays(v, alive).sum()) if v.size else 0 for v in value)
+        if isinstance(old, dict):  # tf_keras keeps slices as dicts
+            return {**old, "start": start, "stop": stop}
+        return slice(start, stop, old.step)
     if kind == "compress":
         axis, labels = value
-        return np.compress(_stays(labels, alive), np.asarray(old), axis=axis)
+        new = np.compress(_stays(labels, alive), np.asarray(old), axis=axis)
+        return new.tolist() if isinstance(old, (list, tuple)) else new
+    if kind == "pick":
+        return _picked(old, value, alive)
     new = _counted(kind, value, alive)
-    if kind == "shape":  # -1 and None mean "what is left" and stay
-        new = [g if g in (-1, None) else n for g, n in zip(old, new, strict=True)]
     return tuple(new) if isinstance(old, tuple) else new
+
+
+def _picked(old: Any, value: Any, alive: np.ndarray) -> Any:
+    """Positions of a gather, numbered anew; those of channels that are gone are left out."""
+    labels, index = value
+    stay = _stays(labels, alive)
+    new = (np.cumsum(stay) - 1)[index[stay[index]]]
+    return new.tolist() if isinstance(old, (list, tuple)) else new.astype(np.asarray(old).dtype)

@@ -341,9 +341,16 @@ def _set(config: dict[str, Any], path: list[str], value: Any) -> None:
     key, *rest = path
     if not rest:
         config[key] = value
-    elif isinstance(config.get(key), dict):
-        config[key] = dict(config[key])
+        return
+    inner = config.get(key)
+    if isinstance(inner, dict):
+        config[key] = dict(inner)
         _set(config[key], rest, value)
+    elif isinstance(inner, (list, tuple)):  # the cells of stacked cells
+        config[key] = list(inner)
+        number, *rest = rest
+        config[key][int(number)] = dict(inner[int(number)])
+        _set(config[key][int(number)], rest, value)
 
 
 def _without_builds(config: Any) -> Any:

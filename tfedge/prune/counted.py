@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from tfedge._keras import tf
-from tfedge.graph import Analysis, Call
-from tfedge.graph.labels import dependent_axes
+from tfedge.graph import Analysis, Call, Marks
 from tfedge.graph.trace import flatten, map_structure
 
 _BIG = 1e9  # taken off where a channel must not win a maximum or share a softmax
@@ -25,10 +24,9 @@ _BIG = 1e9  # taken off where a channel must not win a maximum or share a softma
 
 @dataclass
 class _Patch:
-    """A call that is evaluated otherwise: its layer, and the masks of its inputs."""
+    """A call that is evaluated otherwise: what its inputs carry, and their masks."""
 
-    layer: Any
-    labels: list[np.ndarray]
+    marks: list[Marks]
     keeps: list[Any]
 
 
@@ -44,31 +42,31 @@ class CountedCalls:
     """
 
     def __init__(self, analysis: Analysis) -> None:
-        self._position = analysis.position
+        self._analysis = analysis
         self._patches: list[_Patch] = []
         self._before: list[tuple[Any, Any]] = []
         self.left: list[str] = []
         counted = {name for _, name in analysis.table.counting}
         done: set[str] = set()
         for call in analysis.graph.calls:
-            labels = [analysis.tensor_labels[i] for i in call.inputs]
+            marks = [analysis.marks[i] for i in call.inputs]
             kind = kind_of(call.layer)
-            if call.name in done or not any(dependent_axes(x) for x in labels):
+            if call.name in done or not any(m.axes for m in marks):
                 continue
-            if call.name not in counted and kind not in PRODUCTS:
+            if call.name not in counted and kind not in ZERO_IS_NONE:
                 continue
             done.add(call.name)
-            rule = KEPT.get(kind) or PRODUCTS.get(kind)
+            rule = KEPT.get(kind) or ZERO_IS_NONE.get(kind)
             if rule is None:
                 self.left.append(call.name)
             else:
-                self._install(call, labels, rule)
+                self._install(call, marks, rule)
 
-    def _install(self, call: Call, labels: list[np.ndarray], rule: Callable) -> None:
-        keeps = [tf.Variable(np.ones(x.shape, "float32"), trainable=False) for x in labels]
+    def _install(self, call: Call, marks: list[Marks], rule: Callable) -> None:
+        keeps = [tf.Variable(np.ones(_shape(m), "float32"), trainable=False) for m in marks]
         layer, own = call.layer, vars(call.layer).get("call")
         original = layer.call
-        self._patches.append(_Patch(layer, labels, keeps))
+        self._patches.append(_Patch(marks, keeps))
         self._before.append((layer, own))
 
         def kept(*args: Any, **kwargs: Any) -> Any:
@@ -78,14 +76,17 @@ class CountedCalls:
 
     def update(self, dead: list[np.ndarray]) -> None:
         """Says which channels are held at zero; bool array [channels] by group."""
+        group_of, channel_of = self._analysis.group_of, self._analysis.channel_of
+        alive = np.ones(len(group_of) + 1, "float32")  # the last one stands for the label -1
+        for number, channels in enumerate(dead):
+            own = np.flatnonzero(group_of == number)
+            alive[own] = ~channels[channel_of[own]]
         for patch in self._patches:
-            for labels, keep in zip(patch.labels, patch.keeps, strict=True):
-                keep.assign(self._alive(labels, dead))
-
-    def _alive(self, labels: np.ndarray, dead: list[np.ndarray]) -> np.ndarray:
-        places = [self._position.get(x) for x in labels.ravel().tolist()]
-        stays = [p is None or not dead[p[0]][p[1]] for p in places]
-        return np.array(stays, "float32").reshape(labels.shape)
+            for marks, keep in zip(patch.marks, patch.keeps, strict=True):
+                value = np.ones(_shape(marks), "float32")
+                for plane in marks.planes:
+                    value = value * alive[plane]
+                keep.assign(value)
 
     def remove(self) -> None:
         """Gives the layers their own `call` back."""
@@ -95,6 +96,11 @@ class CountedCalls:
             else:
                 object.__setattr__(layer, "call", own)
         self._before, self._patches = [], []
+
+
+def _shape(marks: Marks) -> tuple[int, ...]:
+    """Shape of a mask: that of the tensor where it is labelled, 1 elsewhere."""
+    return tuple(max((p.shape[a] for p in marks.planes), default=1) for a in range(marks.rank))
 
 
 def kind_of(layer: Any) -> str:
@@ -258,11 +264,10 @@ KEPT: dict[str, Callable] = {
     "LayerNormalization": _layer_norm,
     "RMSNormalization": _rms_norm,
     "GroupNormalization": _group_norm,
-    "UnitNormalization": _ZEROED,
     **dict.fromkeys(
         "Softmax LogSoftmax softmax log_softmax nn.softmax nn.log_softmax".split(), _SOFTMAX
     ),
-    **dict.fromkeys("Normalize math.l2_normalize Sum math.reduce_sum".split(), _ZEROED),
+    **dict.fromkeys("Sum math.reduce_sum".split(), _ZEROED),
     **dict.fromkeys("Max Amax math.reduce_max Logsumexp math.reduce_logsumexp".split(), _LARGEST),
     **dict.fromkeys("Min Amin math.reduce_min".split(), _SMALLEST),
     **dict.fromkeys("Prod math.reduce_prod".split(), _ONES),
@@ -270,8 +275,11 @@ KEPT: dict[str, Callable] = {
     **dict.fromkeys("Var math.reduce_variance".split(), _VARIANCE),
     **dict.fromkeys("Std math.reduce_std".split(), _DEVIATION),
 }
-# Products of activations, where a channel that is not zero when masked (a sigmoid) would count.
-PRODUCTS: dict[str, Callable] = dict.fromkeys(
-    "Matmul linalg.matmul __operators__.matmul Dot Attention AdditiveAttention".split(),
-    _masked_inputs,
-)
+# What is right with zeros, but a masked channel need not be zero (a sigmoid gives 0.5).
+ZERO_IS_NONE: dict[str, Callable] = {
+    **dict.fromkeys(
+        "Matmul linalg.matmul __operators__.matmul Dot Attention AdditiveAttention".split(),
+        _masked_inputs,
+    ),
+    **dict.fromkeys("UnitNormalization Normalize math.l2_normalize Norm norm".split(), _ZEROED),
+}

@@ -220,22 +220,24 @@ class Activation:
         """Scores [channels] by group name."""
         moment = _MOMENTS[self.statistic]
         seen = _read_tensors(analysis)
-        sums: dict[int, np.ndarray] = {}
+        sums: dict[tuple[int, int], np.ndarray] = {}
         count = 0
         for batch in batches_of(self.data, self.batch_size, self.batches):
             for call, _, outputs in execute(analysis.graph, batch[0]):
                 for number, value in zip(call.outputs, outputs, strict=True):
-                    if number in seen:
-                        value = tf.cast(value, tf.float32)
-                        sums[number] = sums.get(number, 0) + _gathered(moment, value, seen[number])
+                    for i, plane in enumerate(seen.get(number, ())):
+                        found = _gathered(moment, tf.cast(value, tf.float32), plane)
+                        sums[number, i] = sums.get((number, i), 0) + found
             count += 1
-        scores: dict[str, list[np.ndarray]] = {}
-        for number, labels in seen.items():
-            values = _MEANS[self.statistic](sums[number] / count)
-            for group, channel, value in _by_group(analysis, labels, values):
+        scores: dict[int, list[np.ndarray]] = {}
+        for (number, i), total in sums.items():
+            values = _MEANS[self.statistic](total / count)
+            for group, channel, value in _by_group(analysis, seen[number][i], values):
                 row = np.bincount(channel, value, analysis.groups[group].channels)
-                scores.setdefault(analysis.groups[group].name, []).append(row)
-        return {g.name: averaged(scores.get(g.name, []), g.channels) for g in analysis.groups}
+                scores.setdefault(group, []).append(row)
+        return {
+            g.name: averaged(scores.get(n, []), g.channels) for n, g in enumerate(analysis.groups)
+        }
 
     def __call__(self, group: ChannelGroup, measured: Mapping[str, np.ndarray]) -> np.ndarray:
         """The score of each channel."""
@@ -255,45 +257,42 @@ _MEANS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def _read_tensors(analysis: Analysis) -> dict[int, np.ndarray]:
-    """Label arrays of the tensors that weights read, by number; else of all labelled ones."""
+def _read_tensors(analysis: Analysis) -> dict[int, tuple[np.ndarray, ...]]:
+    """Label planes of the tensors that weights read, by number; else of all labelled ones."""
     readers = {s.layer for g in analysis.groups for s in g.slices if s.role == "in"}
     inputs = set(analysis.graph.inputs)
-    chosen: dict[int, np.ndarray] = {}
+    labelled = {n: m.planes for n, m in analysis.marks.items() if m.axes and n not in inputs}
+    chosen: dict[int, tuple[np.ndarray, ...]] = {}
     found: set[int] = set()
-    labelled = {
-        n: labels
-        for n, labels in analysis.tensor_labels.items()
-        if (labels >= 0).any() and n not in inputs
-    }
     for call in analysis.graph.calls:
         for number in call.inputs if call.name in readers else ():
             if number in labelled:
                 chosen[number] = labelled[number]
                 found |= _groups(analysis, labelled[number])
-    for number, labels in labelled.items():
-        if _groups(analysis, labels) - found:
-            chosen[number] = labels
+    for number, planes in labelled.items():
+        if _groups(analysis, planes) - found:
+            chosen[number] = planes
     return chosen
 
 
-def _groups(analysis: Analysis, labels: np.ndarray) -> set[int]:
-    return {analysis.position[x][0] for x in np.unique(labels).tolist() if x in analysis.position}
+def _groups(analysis: Analysis, planes: tuple[np.ndarray, ...]) -> set[int]:
+    labels = np.unique(np.concatenate([p.ravel() for p in planes]))
+    return set(analysis.group_of[labels[labels >= 0]].tolist())
 
 
-def _gathered(moment: Callable, value: Any, labels: np.ndarray) -> np.ndarray:
+def _gathered(moment: Callable, value: Any, plane: np.ndarray) -> np.ndarray:
     """Means of the moments over all axes along which the labels do not change."""
-    axes = [a + 1 for a in range(labels.ndim) if labels.shape[a] == 1]
+    axes = [a + 1 for a in range(plane.ndim) if plane.shape[a] == 1]
     return np.asarray(tf.reduce_mean(moment(value), axes, keepdims=True), np.float64)
 
 
 def _by_group(
-    analysis: Analysis, labels: np.ndarray, values: np.ndarray
+    analysis: Analysis, plane: np.ndarray, values: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(group, channels, values) of a tensor's labelled positions."""
-    flat, numbers = np.broadcast_arrays(labels, values)
-    places = np.array([analysis.position.get(x, (-1, -1)) for x in flat.ravel().tolist()])
-    for group in np.unique(places[:, 0]).tolist():
-        if group >= 0:
-            here = places[:, 0] == group
-            yield group, places[here, 1], numbers.ravel()[here]
+    labels, numbers = np.broadcast_arrays(plane, values)
+    labels, numbers = labels.ravel(), numbers.ravel()
+    numbers, labels = numbers[labels >= 0], labels[labels >= 0]
+    for group in np.unique(analysis.group_of[labels]).tolist():
+        here = analysis.group_of[labels] == group
+        yield group, analysis.channel_of[labels[here]], numbers[here]
