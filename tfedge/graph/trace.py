@@ -13,6 +13,7 @@ from typing import Any
 
 from tfedge._keras import flavour, keras, library, tf
 from tfedge.errors import ModelError
+from tfedge.graph.lambdas import opened
 
 
 @dataclass(frozen=True)
@@ -204,14 +205,18 @@ class _Tracer:
             struct = getattr(net, "_nested_inputs", None)
             struct = getattr(net, "_inputs_struct", struct)
             self.graph.structured_inputs = map_structure(lambda t: Ref(known[id(t)]), struct)
+        ends = {id(t) for t in net.outputs}
         for node in _nodes(net):
-            self._add(node, known, prefix)
+            self._add(node, known, prefix, ends)
         struct = net._nested_outputs if hasattr(net, "_nested_outputs") else net._outputs_struct
         return map_structure(lambda t: Ref(known[id(t)]), struct)
 
-    def _add(self, node: Any, known: dict[int, int], prefix: str) -> None:
+    def _add(self, node: Any, known: dict[int, int], prefix: str, ends: set[int]) -> None:
         layer, args, kwargs, outputs = _node_parts(node)
         used: list[int] = []
+        flat = flatten(outputs)
+        if not ends & {id(t) for t in flat}:  # an output keeps the name of its layer
+            layer = opened(layer, args[0] if args else None, flat) or layer
 
         def to_ref(leaf: Any) -> Any:
             if id(leaf) in known and hasattr(leaf, "shape"):
@@ -221,7 +226,6 @@ class _Tracer:
 
         args = map_structure(to_ref, tuple(args))
         kwargs = map_structure(to_ref, dict(kwargs))
-        flat = flatten(outputs)
         if is_nested(layer):
             inner = self.run(layer, _feeds(layer, args, kwargs), layer.name)
             for tensor, ref in zip(flat, flatten(inner), strict=True):
@@ -265,7 +269,8 @@ def trace(model: Any) -> Graph:
 
     Args:
         model: A built Functional or Sequential model. Nested models are written out in place;
-            their layers keep their names unless these are taken, then "<model>_<layer>".
+            their layers keep their names unless these are taken, then "<model>_<layer>". So are
+            Lambda layers whose function runs on symbolic tensors, as the operations it is made of.
 
     Returns:
         The graph. The layers in it are the model's own objects, not copies.
