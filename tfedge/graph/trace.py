@@ -359,6 +359,19 @@ def copy_operation(op: Any, changes: dict[str, Any] | None = None, name: str | N
     return type(op).from_config(config)
 
 
+def _copy_lambda(layer: Any, name: str | None) -> Any:
+    """A Lambda with the same function object: its config would lose what the function closes over."""
+    return type(layer)(
+        layer.function,
+        output_shape=getattr(layer, "_output_shape", None),
+        mask=getattr(layer, "mask", None),
+        arguments=layer.arguments,
+        name=name or layer.name,
+        dtype=layer.get_config()["dtype"],
+        trainable=layer.trainable,
+    )
+
+
 def copy_layer(layer: Any, changes: dict[str, Any] | None = None, name: str | None = None) -> Any:
     """A new, unbuilt layer of the same class from the layer's config.
 
@@ -373,6 +386,8 @@ def copy_layer(layer: Any, changes: dict[str, Any] | None = None, name: str | No
     """
     if not hasattr(layer, "trainable"):
         return copy_operation(layer, changes, name)
+    if type(layer).__name__ == "Lambda" and hasattr(layer, "function"):
+        return _copy_lambda(layer, name)
     try:
         config = dict(layer.get_config())
         for key, value in (changes or {}).items():
