@@ -156,7 +156,7 @@ class Reference:
         if getattr(activation, "__name__", "") in ("softmax", "log_softmax"):
             return self.kept_softmax(call, args, kwargs, marks, activation)
         if getattr(layer, "_call_has_training_arg", False) or "training" in _accepted(layer):
-            kwargs = {"training": False, **kwargs}
+            kwargs = {**kwargs, "training": False}
         with self.silenced(call):
             return layer(*args, **kwargs)
 

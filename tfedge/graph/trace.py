@@ -344,7 +344,7 @@ def _without_builds(config: Any) -> Any:
     """Drops "build_config" from wrapped layers: it would build them for the old shapes."""
     if isinstance(config, dict):
         return {k: _without_builds(v) for k, v in config.items() if k != "build_config"}
-    return config
+    return [_without_builds(v) for v in config] if isinstance(config, list) else config
 
 
 def copy_operation(op: Any, changes: dict[str, Any] | None = None, name: str | None = None) -> Any:
