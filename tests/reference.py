@@ -9,6 +9,7 @@ weight is cut here, so that the reference shares nothing with the surgery.
 
 from __future__ import annotations
 
+import inspect
 from contextlib import contextmanager
 
 import numpy as np
@@ -154,6 +155,8 @@ class Reference:
         activation = getattr(layer, "activation", None)
         if getattr(activation, "__name__", "") in ("softmax", "log_softmax"):
             return self.kept_softmax(call, args, kwargs, marks, activation)
+        if getattr(layer, "_call_has_training_arg", False) or "training" in _accepted(layer):
+            kwargs = {**kwargs, "training": False}
         with self.silenced(call):
             return layer(*args, **kwargs)
 
@@ -219,6 +222,13 @@ class Reference:
         finally:
             for number, value in before.items():
                 layer.weights[number].assign(value)
+
+
+def _accepted(layer) -> list[str]:
+    """Names that a layer's call takes; those of an operation say nothing about training."""
+    return list(inspect.signature(layer.call).parameters) if hasattr(layer, "trainable") and not (
+        type(layer).__name__.endswith("OpLambda")
+    ) else []  # fmt: skip
 
 
 def _inner(s, group: str) -> bool:

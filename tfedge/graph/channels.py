@@ -198,7 +198,21 @@ def _collect(graph: Graph, tables: list[tuple[Table, dict[int, Marks]]]) -> Anal
     resolved = [{i: m.resolved(labels) for i, m in marks.items()} for _, marks in tables]
     every = [m for marks in resolved for m in marks.values()]
     parts = _parts(every, group_of, channel_of, groups)
+    groups = [_with_lone_channels(g, p) for g, p in zip(groups, parts, strict=True)]
     return Analysis(graph, table, groups, group_of, channel_of, resolved[0], parts)
+
+
+def _with_lone_channels(group: ChannelGroup, parts: list[frozenset[int]]) -> ChannelGroup:
+    """Fixes channels that a tensor consists of alone."""
+    lone = [c for part in parts if len(part) == 1 for c in part]
+    if not lone:
+        return group
+    fixed = group.fixed.copy()
+    fixed[lone] = True
+    blocked = group.blocked
+    if fixed.all() and not blocked:
+        blocked = "each of its channels is the only one of some tensor"
+    return replace(group, fixed=fixed, blocked=blocked)
 
 
 def _unique(names: list[str]) -> list[str]:

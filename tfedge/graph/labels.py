@@ -29,13 +29,24 @@ class Labels:
         self._count = 0
         self._batch_of = np.empty(256, int)
         self._batch_parent: list[int] = []
+        self._passive: list[bool] = []
         self._flat = True  # every label points at its representative
         self.batch_names: list[str] = []
         self.blocked: dict[int, str] = {}
         self.joined_by: dict[int, str] = {}  # batch -> who last tied labels of it to one another
 
-    def new(self, count: int, name: str) -> np.ndarray:
-        """Issues `count` fresh labels for the axis called `name`; shape [count]."""
+    def new(self, count: int, name: str, passive: bool = False) -> np.ndarray:
+        """Issues fresh labels.
+
+        Args:
+            count: How many.
+            name: What the axis is called.
+            passive: True for copies of one value (a repeat, padding): they follow the channels that
+                they meet, and make up no group of their own.
+
+        Returns:
+            Int array [count].
+        """
         start, stop = self._count, self._count + count
         while stop > len(self._parent):
             self._parent = np.concatenate([self._parent, np.empty_like(self._parent)])
@@ -45,6 +56,7 @@ class Labels:
         self._batch_of[start:stop] = len(self._batch_parent)
         self._batch_parent.append(len(self._batch_parent))
         self.batch_names.append(name)
+        self._passive.append(passive)
         self._count = stop
         return issued
 
@@ -73,13 +85,24 @@ class Labels:
         roots = self._roots()
         batches = np.array([self.batch(b) for b in range(len(self._batch_parent))], int)
         heads = np.flatnonzero(roots == np.arange(self._count))
+        active = np.unique(batches[~np.array(self._passive, bool)])
+        heads = heads[np.isin(batches[self._batch_of[heads]], active)]
         first, numbers = np.unique(batches[self._batch_of[heads]], return_inverse=True)
         group, channel = np.full(self._count, -1), np.full(self._count, -1)
         group[heads] = numbers
         for g in range(len(first)):
             own = heads[numbers == g]
             channel[own] = np.arange(len(own))
-        return group, channel, [self.batch_names[b] for b in first.tolist()]
+        names = dict.fromkeys(first.tolist(), "")
+        for b in range(len(batches)):
+            if not self._passive[b]:
+                names[int(batches[b])] = names[int(batches[b])] or self.batch_names[b]
+        return group, channel, [names[b] for b in first.tolist()]
+
+    def is_passive(self, labels: np.ndarray) -> bool:
+        """True where all labels were issued as passive."""
+        own = labels[labels != NEVER]
+        return all(self._passive[b] for b in np.unique(self._batch_of[own]).tolist())
 
     def batch(self, number: int) -> int:
         """The representative of a batch."""

@@ -13,6 +13,7 @@ import numpy as np
 from tfedge.graph.activation import activated, kind_of
 from tfedge.graph.labels import Marks, unlabelled
 from tfedge.graph.rules_shape import (
+    copies,
     counted_shape,
     insert_axis,
     join,
@@ -255,7 +256,9 @@ def global_pool(site: Site) -> Marks:
 
 def repeat_vector(site: Site) -> Marks:
     """RepeatVector: [batch, features] -> [batch, n, features]."""
-    return insert_axis(site.inputs[0], 1)
+    marks, labels = copies(site, insert_axis(site.inputs[0], 1), 1, site.layer.n)
+    site.size("n", labels)
+    return marks
 
 
 def embedding(site: Site) -> Marks:

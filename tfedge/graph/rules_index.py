@@ -8,7 +8,7 @@ import numpy as np
 
 from tfedge.graph.arguments import Parameter, Path, axes_of, is_dynamic
 from tfedge.graph.labels import Marks, along, plane_axes
-from tfedge.graph.rules_shape import counted_shape, leading, none_like
+from tfedge.graph.rules_shape import aligned, copies, counted_shape, leading, none_like
 from tfedge.graph.site import Site
 from tfedge.graph.trace import flatten
 
@@ -25,6 +25,9 @@ def getitem(site: Site) -> Marks:
         if k is None:
             index.append(None)
             continue
+        if isinstance(k, (int, np.integer)):
+            site.inputs[0] = marks
+            marks = site.spread(axis)
         if axis in marks.axes:
             path = () if at is None else place.path if single else (*place.path, at)
             picked = _picked(site, marks, axis, k, path)
@@ -155,12 +158,19 @@ def repeat(site: Site) -> Marks:
     """Repeats every position n times."""
     count, axis = site.argument("repeats").value, site.argument("axis").value
     marks = site.inputs[0]
-    if not marks.axes:
-        return marks if axis is not None else site.block_inputs("repeats the flat tensor")[0]
     if axis is None or is_dynamic(count) or np.size(count) != 1:
         return site.block_inputs("repeats channels in a way that is not known")[0]
     n, axis = int(np.ravel(count)[0]), int(axis) % marks.rank
+    if site.in_shapes[0][axis] == 1 and axis and np.ndim(count) == 0:
+        return _copies(site, marks, axis, n, site.argument("repeats").path)
     return marks.map(lambda p: np.repeat(p, n, axis) if p.shape[axis] > 1 else p)
+
+
+def _copies(site: Site, marks: Marks, axis: int, n: int, path: Path) -> Marks:
+    """Marks after one value was repeated n times."""
+    marks, labels = copies(site, marks, axis, n)
+    site.edit(path, "size", labels)
+    return marks
 
 
 def tile(site: Site) -> Marks:
@@ -176,7 +186,13 @@ def tile(site: Site) -> Marks:
         own = plane_axes(plane)
         return np.tile(plane, [times[a] if a in own else 1 for a in range(rank)])
 
-    return marks.map(tiled)
+    out = marks.map(tiled)
+    offset = rank - len(_counts(place.value, 0))
+    shape = aligned(site.in_shapes[0], rank)
+    for axis in range(max(1, offset), rank):
+        if shape[axis] == 1 and (times[axis] or 1) > 1:
+            out = _copies(site, out, axis, times[axis] or 1, (*place.path, axis - offset))
+    return out
 
 
 def _counts(value: Any, rank: int) -> list[int | None]:
@@ -198,13 +214,15 @@ def broadcast_to(site: Site) -> Marks:
     """Broadcasts to a shape, in which labelled axes are counted anew."""
     place, shape = site.argument("shape"), site.out_shapes[0]
     out = leading(site.inputs[0], len(shape))
-    if not out.axes:
-        return out
     if not isinstance(place.value, (list, tuple)):
         return site.block_inputs("broadcasts to a shape computed at run time")[0]
     if any(is_dynamic(place.value[a]) for a in out.axes):
         return site.block_inputs("broadcasts to a shape computed at run time")[0]
     given = [None if is_dynamic(v) else v for v in place.value]
+    source = aligned(site.in_shapes[0], len(shape))
+    for axis in range(1, len(shape)):
+        if source[axis] == 1 and isinstance(given[axis], int) and given[axis] > 1:
+            out, _ = copies(site, out, axis, given[axis])
     dims = counted_shape(out, shape, given)
     edited = [o if is_dynamic(o) else d for o, d in zip(place.value, dims, strict=True)]
     site.edit(place.path, "shape", edited)

@@ -212,15 +212,17 @@ def stack_op(site: Site) -> Marks:
 def unstack_op(site: Site) -> list[Marks]:
     """Takes an axis apart."""
     axis = int(site.argument("axis").value or 0) % len(site.in_shapes[0])
-    if axis in site.inputs[0].axes:
+    marks = site.spread(axis)
+    if axis in marks.axes:
         return site.block_inputs("takes its channels apart")
-    return [drop_axis(site.inputs[0], axis) for _ in site.out_shapes]
+    return [drop_axis(marks, axis) for _ in site.out_shapes]
 
 
 def split_op(site: Site) -> list[Marks]:
     """Splits; the sizes of the parts are counted anew."""
     axis = int(site.argument("axis").value or 0) % len(site.in_shapes[0])
-    marks = site.inputs[0]
+    alone = all(s[axis] == 1 for s in site.out_shapes)
+    marks = site.spread(axis) if alone else site.inputs[0]
     if axis not in marks.axes:
         return [marks for _ in site.out_shapes]
     parts, start = [], 0
@@ -319,7 +321,7 @@ def pad_op(site: Site) -> Marks:
     dims: list[list[Any]] = [[int(a), int(b)] for a, b in widths]
     for axis in padded:
         vector, rest = site.project(marks, axis, site.in_shapes[0][axis])
-        before, after = (site.new(int(n), "padding") for n in widths[axis])
+        before, after = (site.new(int(n), "padding", passive=True) for n in widths[axis])
         rows = [np.concatenate([before, row, after]) for row in np.atleast_2d(vector)]
         marks = rest + along(np.stack(rows), axis, rank)
         dims[axis] = [before, after]

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from tfedge.graph.arguments import Parameter, Path, is_dynamic
-from tfedge.graph.labels import NEVER, Marks, components, plane_axes, unlabelled
+from tfedge.graph.labels import NEVER, Marks, along, components, plane_axes, unlabelled
 from tfedge.graph.site import Dim, Site
 
 Shape = Sequence["int | None"]
@@ -76,6 +76,8 @@ def _within(marks: Marks, axes: list[int]) -> list[np.ndarray]:
 
 def _tied(site: Site, planes: list[list[np.ndarray]], rank: int) -> list[np.ndarray]:
     """Ties the planes of several tensors; returns those of the widest."""
+    if len({len(p) for p in planes} | {1}) > 1:
+        planes = [_active(site, own) for own in planes]
     counts = {len(p) for p in planes}
     if counts <= {0, 1}:
         flat = [p[0] if p else np.full((1,) * rank, NEVER) for p in planes]
@@ -94,6 +96,17 @@ def _tied(site: Site, planes: list[list[np.ndarray]], rank: int) -> list[np.ndar
     for other in every:
         site.tie(first, other)
     return [first]
+
+
+def _active(site: Site, planes: list[np.ndarray]) -> list[np.ndarray]:
+    """The planes, but copies of one value stay whole where there are other labels."""
+    out = [p for p in planes if not site.table.labels.is_passive(p)]
+    if not out:
+        return planes[:1]
+    for p in planes:
+        if site.table.labels.is_passive(p):
+            site.block(p, "is joined with labels of several axes")
+    return out
 
 
 def _same_axes(planes: list[list[np.ndarray]]) -> bool:
@@ -265,6 +278,15 @@ def counted_shape(marks: Marks, shape: Shape, given: Sequence[object]) -> list[o
         counted = axis in marks.axes and dim is not None and old is not None
         dims.append(Dim(marks, axis, dim) if counted and old != -1 else old)  # type: ignore[arg-type]
     return dims
+
+
+def copies(site: Site, marks: Marks, axis: int, count: int) -> tuple[Marks, np.ndarray]:
+    """Marks after one value was repeated along an axis of length 1, and the labels there.
+
+    A copy can go like any channel that it meets.
+    """
+    labels = site.new(count, "copies", passive=True)
+    return marks + along(labels, axis, marks.rank), labels
 
 
 def insert_axis(marks: Marks, axis: int) -> Marks:

@@ -128,10 +128,16 @@ class Site:
         """Which input a parameter's value is, or None where it is no tensor of the graph."""
         return self.call.inputs.index(value.index) if isinstance(value, Ref) else None
 
-    def new(self, count: int, part: str = "") -> np.ndarray:
-        """Fresh labels for channels that this layer produces; shape [count]."""
+    def new(self, count: int, part: str = "", passive: bool = False) -> np.ndarray:
+        """Fresh labels for channels that this layer produces; shape [count].
+
+        Args:
+            count: How many.
+            part: Which part of the layer, where it has several.
+            passive: True for copies of one value, which follow the channels that they meet.
+        """
         name = self.owner.name if self.owner is self.call else f"{self.owner.name}/{self.call.name}"
-        return self.table.labels.new(count, f"{name}.{part}" if part else name)
+        return self.table.labels.new(count, f"{name}.{part}" if part else name, passive)
 
     def tie(self, a: np.ndarray, b: np.ndarray) -> None:
         """Ties two broadcastable label arrays; a label that meets -1 is blocked."""
@@ -185,6 +191,21 @@ class Site:
             vectors = [np.full(dim or 1, NEVER)]
         vector = np.stack(vectors) if len(vectors) > 1 else vectors[0]
         return vector, Marks(tuple(rest), marks.rank)
+
+    def spread(self, axis: int, index: int = 0) -> Marks:
+        """An input's marks with nothing along an axis whose positions are told apart by number.
+
+        Labels that change along other axes too are tied over this one; those of this axis alone
+        are left.
+        """
+        planes = []
+        for plane in self.inputs[index].planes:
+            if plane.shape[axis] > 1 and len(plane_axes(plane)) > 1:
+                first = np.take(plane, [0], axis=axis)
+                self.tie(plane, first)
+                plane = first
+            planes.append(plane)
+        return Marks(tuple(planes), self.inputs[index].rank)
 
     def only(self, axis: int, reason: str, index: int = 0) -> np.ndarray:
         """As `vector`, for a layer that cannot keep labels on other axes."""

@@ -362,7 +362,7 @@ def _without_builds(config: Any) -> Any:
     """Drops "build_config" from wrapped layers: it would build them for the old shapes."""
     if isinstance(config, dict):
         return {k: _without_builds(v) for k, v in config.items() if k != "build_config"}
-    return config
+    return [_without_builds(v) for v in config] if isinstance(config, list) else config
 
 
 def copy_operation(op: Any, changes: dict[str, Any] | None = None, name: str | None = None) -> Any:
@@ -375,6 +375,19 @@ def copy_operation(op: Any, changes: dict[str, Any] | None = None, name: str | N
     """
     config = {**op.get_config(), **(changes or {}), "name": name or op.name}
     return type(op).from_config(config)
+
+
+def _copy_lambda(layer: Any, name: str | None) -> Any:
+    """A Lambda with the same function object: its config would lose what the function closes over."""
+    return type(layer)(
+        layer.function,
+        output_shape=getattr(layer, "_output_shape", None),
+        mask=getattr(layer, "mask", None),
+        arguments=layer.arguments,
+        name=name or layer.name,
+        dtype=layer.get_config()["dtype"],
+        trainable=layer.trainable,
+    )
 
 
 def copy_layer(layer: Any, changes: dict[str, Any] | None = None, name: str | None = None) -> Any:
@@ -391,6 +404,8 @@ def copy_layer(layer: Any, changes: dict[str, Any] | None = None, name: str | No
     """
     if not hasattr(layer, "trainable"):
         return copy_operation(layer, changes, name)
+    if type(layer).__name__ == "Lambda" and hasattr(layer, "function"):
+        return _copy_lambda(layer, name)
     try:
         config = dict(layer.get_config())
         for key, value in (changes or {}).items():
