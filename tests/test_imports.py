@@ -42,7 +42,7 @@ OWNERS = {
     "subprocess": {"shell"},
     "yaml": {"recipe"},
     "plotly": {"report.html", "report.plots"},
-    "h5py": {"bridge.loading"},
+    "h5py": {"bridge.loading", "bridge.files"},
     "PIL": {"data_files"},
     "tensorflow": {"_keras", "lower"},
     "tf_keras": {"_keras", "bridge.operations"},

@@ -54,7 +54,9 @@ def working(model: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
     from tfedge import bridge
 
     loaded = load_model(model, custom_objects)
-    return loaded if isinstance(loaded, bridge.ServingModel) else bridge.to_tf_keras(loaded)
+    if isinstance(loaded, bridge.ServingModel):
+        return loaded
+    return bridge.to_tf_keras(loaded, custom_objects, keep_class=False)
 
 
 def like(model: Any, given: Any) -> Any:

@@ -65,7 +65,7 @@ def source_of(model: Any) -> Source:
     """
     if isinstance(model, ServingModel):
         return _serving_source(model)
-    net = functional_of(to_tf_keras(model))
+    net = functional_of(to_tf_keras(model, keep_class=False))
     inputs = tuple(
         InputSpec(name, tuple(t.shape), t.dtype.name)
         for name, t in zip(net.input_names, net.inputs, strict=True)

@@ -7,7 +7,7 @@ and registered, so that models with them save and reload.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfedge._keras import keras, keras3, tf
@@ -84,11 +84,32 @@ OURS: dict[str, Callable[[Any], Any]] = {
     "hard_tanh": hard_tanh,
     "squareplus": squareplus,
 }
+# Rarer ones run Keras 3's own code.
+_RARE = (
+    "glu hard_shrink soft_shrink sparse_plus sparse_sigmoid sparsemax tanh_shrink threshold"
+).split()
+
+
+def _running(name: str) -> Callable[[Any], Any]:
+    def function(x: Any) -> Any:
+        return getattr(keras3().activations, name)(x)
+
+    function.__name__ = name
+    function.__doc__ = f"Keras 3's {name}."
+    return _register(function)
+
+
+OURS |= {name: _running(name) for name in _RARE}
 # The same function under another name: Keras 3 -> tf_keras.
 _RENAMED = {"silu": "swish"}
+# TensorFlow functions that people pass as activations and that Keras 3 has under the same name.
+_TENSORFLOW = (
+    "relu relu6 elu selu gelu silu swish softplus softsign leaky_relu softmax log_softmax sigmoid "
+    "tanh"
+).split()
 
 
-def convert_activation(value: Any, to: str, layer: str, custom: dict[str, Any]) -> Any:
+def convert_activation(value: Any, to: str, layer: str, custom: Mapping[str, Any]) -> Any:
     """An activation of one Keras in the other.
 
     Args:
@@ -97,25 +118,22 @@ def convert_activation(value: Any, to: str, layer: str, custom: dict[str, Any]) 
         layer: Layer name, for the message.
         custom: The user's own functions by name.
 
+    Returns:
+        A function of the other Keras or its name. A user's own function is passed on as it is: it
+        must work on tensors of TensorFlow and be given to whoever loads the saved model.
+
     Raises:
         ModelError: The other Keras has no such function and none was supplied.
     """
-    if value is None:
-        return None
     name = getattr(value, "__name__", type(value).__name__)
     if name in custom:
         return custom[name]
-    if to == "tf_keras":
-        if name in OURS:
-            return OURS[name]
-        name = _RENAMED.get(name, name)
-        known = hasattr(keras.activations, name)
+    if to == "keras3":
+        known = _of_tf_keras(value, name)
     else:
-        if value is keras.activations.hard_sigmoid:
-            return _old_hard_sigmoid()
-        known = hasattr(keras3().activations, name)
-    if known:
-        return name
+        known = _of_keras3(value, name)
+    if known is not None:
+        return known
     if callable(value):
         return value
     raise ModelError(
@@ -124,13 +142,24 @@ def convert_activation(value: Any, to: str, layer: str, custom: dict[str, Any]) 
     )  # fmt: skip
 
 
-def _old_hard_sigmoid() -> Callable[[Any], Any]:
-    """tf_keras's hard sigmoid for Keras 3."""
-    lib = keras3()
+def _of_keras3(value: Any, name: str) -> Any:
+    """The counterpart of a function of Keras 3, or None for a user's own."""
+    from tfedge.bridge.native import hard_sigmoid_keras2
 
-    @lib.saving.register_keras_serializable(_PACKAGE, name="hard_sigmoid_keras2")
-    def hard_sigmoid_keras2(x: Any) -> Any:
-        """clip(0.2 x + 0.5, 0, 1)."""
-        return lib.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
+    if value is hard_sigmoid_keras2:
+        return "hard_sigmoid"
+    if value is not getattr(keras3().activations, name, None):
+        return None
+    return OURS.get(name) or _RENAMED.get(name, name)
 
-    return hard_sigmoid_keras2
+
+def _of_tf_keras(value: Any, name: str) -> Any:
+    """The counterpart of a function of tf_keras, TensorFlow or this module, or None."""
+    from tfedge.bridge.native import hard_sigmoid_keras2
+
+    if value is keras.activations.hard_sigmoid:
+        return hard_sigmoid_keras2
+    ours = value is OURS.get(name)
+    native = value is getattr(keras.activations, name, None)
+    plain = name in _TENSORFLOW and value is getattr(tf.nn, name, None)
+    return name if ours or native or plain else None

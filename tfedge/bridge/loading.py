@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tfedge._keras import flavour, keras, keras3, library, tf
+from tfedge._keras import flavour, keras3, library, tf
+from tfedge.bridge.files import load_h5, load_zip
+from tfedge.bridge.layers import class_flavour
 from tfedge.errors import InputError, ModelError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -109,9 +113,9 @@ def _flavour_of_zip(path: Path) -> str:
         meta = {}
         if "metadata.json" in archive.namelist():
             meta = json.loads(archive.read("metadata.json"))
-    version = str(meta.get("keras_version", "2"))
-    native = str(config.get("module", "")).startswith("keras.src")
-    return "keras3" if version.startswith("3") or native else "tf_keras"
+    if "keras_version" in meta:
+        return "keras3" if str(meta["keras_version"]).startswith("3") else "tf_keras"
+    return "keras3" if str(config.get("module", "")).startswith("keras.src.models") else "tf_keras"
 
 
 def _flavour_of_h5(path: Path) -> str:
@@ -144,10 +148,14 @@ def _load_folder(path: Path, custom_objects: Mapping[str, Any] | None) -> Any:
 
 
 def _load(path: Path, custom_objects: Mapping[str, Any] | None, kind: str) -> Any:
-    lib = keras3() if kind == "keras3" else keras
+    custom = dict(custom_objects or {})
+    register(kind)
     try:
-        with lib.utils.custom_object_scope(dict(custom_objects or {})):
-            model = lib.models.load_model(str(path), compile=False)
+        with _scope(kind, custom):
+            if kind == "tf_keras" and path.is_file():
+                model = (load_zip if zipfile.is_zipfile(path) else load_h5)(path, custom)
+            else:
+                model = library(kind).models.load_model(str(path), compile=False)
     except (ValueError, TypeError, KeyError, OSError, AttributeError, NotImplementedError) as e:
         raise ModelError(
             "this model file cannot be loaded",
@@ -157,6 +165,28 @@ def _load(path: Path, custom_objects: Mapping[str, Any] | None, kind: str) -> An
     if not hasattr(model, "layers"):
         return ServingModel(path)
     return model
+
+
+def register(kind: str) -> None:
+    """Makes this package's own layers and functions known to a Keras."""
+    module = "native" if kind == "keras3" else "carried"
+    importlib.import_module(f"tfedge.bridge.{module}")
+
+
+@contextlib.contextmanager
+def _scope(kind: str, custom: Mapping[str, Any]) -> Iterator[None]:
+    """The user's objects by name; carried Keras 3 layers in a tf_keras file need them as well."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(library(kind).utils.custom_object_scope(dict(custom)))
+        if custom and kind == "tf_keras":
+            own = {k: v for k, v in custom.items() if _is_keras3(v)}
+            if own:
+                stack.enter_context(keras3().utils.custom_object_scope(own))
+        yield
+
+
+def _is_keras3(value: Any) -> bool:
+    return isinstance(value, type) and class_flavour(value) == "keras3"
 
 
 def holds_quantizers(path: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from tfedge._keras import flavour, keras, library, tf
 from tfedge.errors import ModelError
 from tfedge.graph.lambdas import opened
+from tfedge.graph.model_class import build_model, own_class
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,11 @@ class Ref:
 
 @dataclass(frozen=True)
 class Tensor:
-    """Shape (batch first, None where free) and dtype name of one symbolic tensor."""
+    """Shape (batch first, None where free), dtype name and whether a mask goes with a tensor."""
 
     shape: tuple[int | None, ...]
     dtype: str
+    masked: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Graph:
         calls: All layer calls in execution order; input layers are left out.
         tensors: Shape and dtype by tensor number.
         structured_inputs: The model's input structure with `Ref` in place of tensors.
+        model: The model that was read, whose class a replay keeps.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Graph:
     calls: list[Call] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
     structured_inputs: Any = None
+    model: Any = None
 
     def layers(self) -> dict[str, Any]:
         """Every layer once, by unique name, in order of first use."""
@@ -184,16 +188,18 @@ class _Tracer:
         return self.names[id(layer)]
 
     def new_tensor(self, tensor: Any) -> int:
-        self.graph.tensors.append(Tensor(tuple(tensor.shape), dtype_name(tensor)))
+        masked = getattr(tensor, "_keras_mask", None) is not None
+        self.graph.tensors.append(Tensor(tuple(tensor.shape), dtype_name(tensor), masked))
         return len(self.graph.tensors) - 1
 
-    def run(self, model: Any, feeds: list[int] | None, prefix: str) -> Any:
+    def run(self, model: Any, feeds: list[int] | None, prefix: str, training: Any = None) -> Any:
         """Adds the calls of `model`; returns its output structure as Refs.
 
         Args:
             model: The graph network.
             feeds: Tensor numbers that enter a nested model; None for the outermost.
             prefix: Name of the nested model, for names that are taken.
+            training: What a nested tf_keras model was called with (Keras 3 does not heed it).
         """
         net = functional_of(model)
         known: dict[int, int] = {}
@@ -207,15 +213,26 @@ class _Tracer:
             self.graph.structured_inputs = map_structure(lambda t: Ref(known[id(t)]), struct)
         ends = {id(t) for t in net.outputs}
         for node in _nodes(net):
-            self._add(node, known, prefix, ends)
+            # An output keeps the name of its layer, even of a Lambda.
+            is_end = bool(ends & {id(t) for t in flatten(node.outputs)})
+            self._add(node, known, prefix, training, look_inside=not is_end)
         struct = net._nested_outputs if hasattr(net, "_nested_outputs") else net._outputs_struct
         return map_structure(lambda t: Ref(known[id(t)]), struct)
 
-    def _add(self, node: Any, known: dict[int, int], prefix: str, ends: set[int]) -> None:
+    def _add(
+        self,
+        node: Any,
+        known: dict[int, int],
+        prefix: str,
+        training: Any,
+        look_inside: bool = True,
+    ) -> None:
         layer, args, kwargs, outputs = _node_parts(node)
+        if training is not None and getattr(layer, "_expects_training_arg", False):
+            kwargs = {"training": training, **kwargs}
         used: list[int] = []
         flat = flatten(outputs)
-        if not ends & {id(t) for t in flat}:  # an output keeps the name of its layer
+        if look_inside:
             layer = opened(layer, args[0] if args else None, flat) or layer
 
         def to_ref(leaf: Any) -> Any:
@@ -227,7 +244,8 @@ class _Tracer:
         args = map_structure(to_ref, tuple(args))
         kwargs = map_structure(to_ref, dict(kwargs))
         if is_nested(layer):
-            inner = self.run(layer, _feeds(layer, args, kwargs), layer.name)
+            fixed = kwargs.get("training") if flavour(layer) == "tf_keras" else None
+            inner = self.run(layer, _feeds(layer, args, kwargs), layer.name, fixed)
             for tensor, ref in zip(flat, flatten(inner), strict=True):
                 known[id(tensor)] = ref.index
             return
@@ -249,7 +267,11 @@ def _nodes(net: Any) -> Iterator[Any]:
 def _node_parts(node: Any) -> tuple[Any, tuple, dict, Any]:
     """Layer, args, kwargs and outputs of a node of either Keras."""
     if hasattr(node, "arguments"):  # Keras 3
-        return node.operation, node.arguments.args, node.arguments.kwargs, node.outputs
+        args, kwargs = node.arguments.args, node.arguments.kwargs
+        mask = kwargs.get("mask")
+        if mask is not None and args and mask is getattr(args[0], "_keras_mask", None):
+            kwargs = {k: v for k, v in kwargs.items() if k != "mask"}  # Keras wrote it down itself
+        return node.operation, args, kwargs, node.outputs
     return node.layer, node.call_args, node.call_kwargs, node.outputs
 
 
@@ -262,6 +284,17 @@ def _feeds(layer: Any, args: tuple, kwargs: dict) -> list[int]:
         if all(n in passed for n in names):
             return [passed[n].index for n in names]
     return [r.index for r in flatten(passed)]
+
+
+def _used(graph: Graph) -> list[Call]:
+    """The calls without operations that nothing uses: those that made the masks of layers."""
+    needed = set(graph.output_refs())
+    kept: list[Call] = []
+    for call in reversed(graph.calls):
+        if hasattr(call.layer, "trainable") or needed & set(call.outputs):
+            needed.update(call.inputs)
+            kept.append(call)
+    return kept[::-1]
 
 
 def trace(model: Any) -> Graph:
@@ -278,8 +311,10 @@ def trace(model: Any) -> Graph:
     Raises:
         ModelError: The model is subclassed, unbuilt or not a Keras model.
     """
-    graph = Graph(name=model.name if hasattr(model, "name") else "", flavour=flavour(model) or "")
+    name = model.name if hasattr(model, "name") else ""
+    graph = Graph(name=name, flavour=flavour(model) or "", model=model)
     graph.outputs = _Tracer(graph).run(model, None, "")
+    graph.calls = _used(graph)
     return graph
 
 
@@ -288,6 +323,7 @@ def replay(
     make_layer: Callable[[str, Any], Any],
     edit: Callable[[Call], Call] | None = None,
     into: str | None = None,
+    model_class: type | None = None,
 ) -> Any:
     """Builds a new model by running the calls of a graph with other layers.
 
@@ -297,9 +333,14 @@ def replay(
             callable on symbolic tensors) to use in its place.
         edit: Optional; returns a call with changed layer, args or kwargs.
         into: Flavour of the new model; None keeps the graph's.
+        model_class: Class of the new model; None keeps the user's own class within its flavour.
 
     Returns:
-        A Functional model with the same input and output structure and names.
+        A Functional model with the same input and output structure and names. A model of a user's
+        class (`class Mine(keras.Model)`, built as `Mine(inputs, outputs)`) is of that class again.
+
+    Raises:
+        ModelError: The user's class cannot be built on the new tensors.
     """
     lib = library(into or graph.flavour)
     values: dict[int, Any] = {}
@@ -320,7 +361,12 @@ def replay(
         for number, tensor in zip(call.outputs, flatten(result), strict=True):
             values[number] = tensor
     inputs = map_structure(to_tensor, graph.structured_inputs)
-    return lib.Model(inputs, map_structure(to_tensor, graph.outputs), name=graph.name)
+    outputs = map_structure(to_tensor, graph.outputs)
+    if model_class is None and into in (None, graph.flavour):
+        model_class = own_class(graph.model)
+    if model_class is not None:
+        return build_model(graph.model, model_class, inputs, outputs, graph.name)
+    return lib.Model(inputs, outputs, name=graph.name)
 
 
 def custom_objects_of(layer: Any) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def quantize_aware(
         InputError: The scheme cannot be trained, or the calibration data do not fit.
     """
     if flavour(model) == "keras3":
-        model = to_tf_keras(model)
+        model = to_tf_keras(model, keep_class=False)
     _check(model, scheme)
     graph = trace(model)
     check_layers(graph, strict)
