@@ -26,6 +26,7 @@ class Kit:
     Input: Callable
     Model: Callable
     Sequential: Callable
+    dtype: str = "float32"
 
 
 def _tf_ops() -> Any:
@@ -1049,8 +1050,8 @@ def llama_like(k):
 
 def adaptive_pools(k):
     i = k.Input((8, 8, 3))
-    x = k.L.AdaptiveAveragePooling2D((2, 2))(_cbr(k, i, 6))
-    return k.Model(i, k.L.Dense(2)(k.L.Flatten()(k.L.AdaptiveMaxPooling2D((1, 2))(x))))
+    x = k.L.AdaptiveAveragePooling2D((4, 4))(_cbr(k, i, 6))
+    return k.Model(i, k.L.Dense(2)(k.L.Flatten()(k.L.AdaptiveMaxPooling2D((2, 2))(x))))
 
 
 def locally_connected(k):
@@ -1117,6 +1118,7 @@ CASES = [
     for flavour in ("tf_keras", "keras3")
     for builder in (*BOTH, *ONLY[flavour])
 ]
+SHARED = {b.__name__ for b in BOTH}
 _BUILDERS = {b.__name__: b for b in (*BOTH, *ONLY["keras3"], *ONLY["tf_keras"])}
 
 
