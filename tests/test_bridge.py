@@ -100,6 +100,18 @@ def test_forbidden_names_are_changed_and_stay_apart():
     assert [x.name for x in crossed.layers] == ["layer_in", "layer_fc"]
 
 
+def test_names_of_operations_and_masks_do_not_clash_with_layers():
+    keras.backend.clear_session()  # Keras 3 numbers its operations from the start
+    i = tf_keras.Input((5,), dtype="int32")
+    a = L2.Embedding(7, 4, mask_zero=True, name="embedding")(i)
+    b = L2.Embedding(7, 4, mask_zero=True, name="embedding_mask")(i)
+    x = L2.LSTM(3, name="not_equal")(L2.Concatenate(name="concatenate")([a, b]))
+    x = tf.math.squared_difference(L2.Dense(2, name="square")(x), 1.0)
+    model = tf_keras.Model(i, L2.Dense(2, name="multiply")(x * 2.0 + x))
+    crossed, _ = there_and_back(model, np.array([[1, 2, 3, 0, 0]], "int32"))
+    assert set(layers_by_name(model)) == set(layers_by_name(crossed))
+
+
 @pytest.mark.parametrize("lib", [keras, tf_keras])
 def test_sequential_comes_as_functional(lib):
     layers = lib.layers

@@ -134,3 +134,36 @@ def test_functions_as_activations_survive_h5(tmp_path):
     x = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
     again = load_h5(tmp_path / "m.h5", {"absolute": absolute})
     assert worst(outputs(again, x), outputs(model, x)) == 0
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_the_gpu_layers_of_tensorflow_1(kind, tmp_path):
+    """CuDNNLSTM and CuDNNGRU keep kernels transposed gate by gate and two biases."""
+    model = tf_keras.Sequential([tf_keras.Input((5, 3)), getattr(tf_keras.layers, kind)(4)])
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(size=w.shape) for w in model.weights])
+    model.save(tmp_path / "new.h5")
+    gates = 4 if kind == "LSTM" else 3
+
+    def as_cudnn(config):
+        if config.get("class_name") == kind:
+            config["class_name"] = f"CuDNN{kind}"
+            kept = ("name", "trainable", "dtype", "units", "return_sequences")
+            config["config"] = {k: v for k, v in config["config"].items() if k in kept}
+        return config
+
+    rewritten(tmp_path / "new.h5", tmp_path / "old.h5", lambda config: each(config, as_cudnn))
+    with h5py.File(tmp_path / "old.h5", "a") as file:
+        found = []
+        file.visititems(lambda n, o: found.append(o) if isinstance(o, h5py.Dataset) else None)
+        data = {d.name.split("/")[-1].split(":")[0]: d for d in found if "model_weights" in d.name}
+        blocks = np.hsplit(data["kernel"][()], gates)
+        data["kernel"][...] = np.hstack([b.T.reshape(b.shape) for b in blocks])
+        blocks = np.hsplit(data["recurrent_kernel"][()], gates)
+        data["recurrent_kernel"][...] = np.hstack([b.T for b in blocks])
+        bias, name = data["bias"][()], data["bias"].name
+        del file[name]
+        file[name] = np.tile(0.5 * bias, 2) if kind == "LSTM" else bias.reshape(-1)
+    x = rng.normal(size=(2, 5, 3)).astype("float32")
+    again = tfedge.load_model(tmp_path / "old.h5")
+    assert worst(outputs(again, x), outputs(model, x)) < 1e-5

@@ -131,3 +131,35 @@ def test_quantized_and_adapted_layers_are_refused():
     model.quantize("int8")
     with pytest.raises(ModelError, match="'fc'.*quantize"):
         to_tf_keras(model)
+
+
+def test_carried_layers_and_operations_survive_h5_and_conversion(tmp_path):
+    i = keras.Input((5, 6), name="sequence")
+    x = keras.layers.RMSNormalization(name="rms")(keras.layers.Dense(6)(i))
+    x = keras.layers.GroupQueryAttention(3, 4, 2, name="gqa")(x, x)
+    x = keras.ops.flip(x, axis=1) + keras.ops.cumsum(x, axis=1)
+    model = keras.Model(i, x)
+    crossed = to_tf_keras(model)
+    x = np.random.default_rng(0).normal(size=(2, 5, 6)).astype("float32")
+    crossed.save(tmp_path / "m.h5")
+    again = tfedge.load_model(tmp_path / "m.h5")
+    for found in (again, to_keras3(again)):
+        assert worst(outputs(found, x), outputs(model, x)) < 1e-5
+    file = tfedge.convert(model, "float32")
+    assert tfedge.verify(model, file, x).sqnr_db > 80
+
+
+def test_a_layer_that_fails_in_the_other_keras_is_named():
+    class Picky(library("tf_keras").layers.Layer):
+        def call(self, x):
+            raise ValueError("not for me")
+
+    class Mine(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    i = keras.Input((4,))
+    with pytest.raises(
+        ModelError, match=r"'mine' \(Mine\) cannot be built or called.*custom_objects"
+    ):
+        to_tf_keras(keras.Model(i, Mine(name="mine")(i)), {"Mine": Picky})

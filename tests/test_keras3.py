@@ -1,4 +1,4 @@
-"""Keras 3 models: pruned in their own Keras, carried into tf_keras and back."""
+"""Keras 3 models: pruned in their own Keras, quantized and converted through the bridge."""
 
 import keras
 import numpy as np
@@ -6,12 +6,9 @@ import pytest
 
 import tfedge
 from tests.reference import random_cuts
-from tests.zoo import ZOO, build
-from tests.zoo import inputs_for as inputs2
 from tests.zoo3 import ZOO3, build3, inputs3
 from tfedge._keras import flavour, tf
-from tfedge.bridge import to_keras3, to_tf_keras
-from tfedge.errors import ModelError
+from tfedge.bridge import to_tf_keras
 from tfedge.graph import analyse, cut
 
 L = keras.layers
@@ -25,34 +22,6 @@ def assert_close(a, b, tolerance=1e-4):
     for got, want in zip(a, b, strict=True):
         scale = max(np.abs(want).max(), 1e-6)
         np.testing.assert_allclose(got / scale, want / scale, atol=tolerance)
-
-
-def layer_names(model):
-    return {layer.name for layer in model.layers}
-
-
-@pytest.mark.parametrize("name", ZOO3)
-def test_to_tf_keras_and_back(name, tmp_path):
-    model = build3(name)
-    x = inputs3(model)
-    crossed = to_tf_keras(model)
-    assert flavour(crossed) == "tf_keras"
-    assert_close(outputs(crossed, x), outputs(model, x))
-    crossed.save(tmp_path / "m.keras")
-    assert_close(outputs(tfedge.load_model(tmp_path / "m.keras"), x), outputs(model, x))
-    back = to_keras3(crossed)
-    assert flavour(back) == "keras3"
-    assert_close(outputs(back, x), outputs(model, x))
-    if name != "nested":  # nested models are written out
-        assert layer_names(model) <= layer_names(back)  # sums of tensors come back as layers
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in ZOO if n not in ("tensorflow_ops",)])
-def test_tf_keras_to_keras3(name):
-    model = build(name)
-    x = inputs2(model)
-    assert_close(outputs(to_keras3(model), x), outputs(model, x))
 
 
 @pytest.mark.parametrize("name", ZOO3)
@@ -125,27 +94,6 @@ def test_the_whole_way_from_a_keras3_file(tmp_path):
     drift = tfedge.verify(model, tfedge.convert(model, "float32"), data)
     assert drift.sqnr_db > 90 and drift.layers
     assert tfedge.inspect(tmp_path / "m.keras")["groups"][0]["name"] == "stem"
-
-
-class Mine(L.Layer):
-    def call(self, x):
-        return x * 2.0
-
-
-def test_a_layer_without_counterpart_is_named():
-    i = keras.Input((4,))
-    model = keras.Model(i, L.Dense(2)(Mine(name="mine")(i)))
-    with pytest.raises(ModelError, match="'mine'.*custom_objects"):
-        to_tf_keras(model)
-    import tf_keras
-
-    class Twice(tf_keras.layers.Layer):
-        def call(self, x):
-            return x * 2.0
-
-    crossed = to_tf_keras(model, custom_objects={"Mine": Twice})
-    x = np.ones((2, 4), "float32")
-    assert_close(outputs(crossed, x), outputs(model, x))
 
 
 def test_sums_of_tensors_become_layers_that_qat_takes():

@@ -9,13 +9,17 @@ from typing import Any
 from tfedge._keras import keras
 from tfedge.errors import ModelError
 
-# Class names of TensorFlow 1 and early 2.
+# Class names of TensorFlow 1 and early 2; the GPU's recurrent layers, whose weights the HDF5 reader
+# puts into the order of the others.
 _RENAMED = {
+    "CuDNNLSTM": "LSTM",
+    "CuDNNGRU": "GRU",
     "BatchNormalizationV1": "BatchNormalization",
     "BatchNormalizationV2": "BatchNormalization",
     "UnifiedLSTM": "LSTM",
     "UnifiedGRU": "GRU",
 }
+_CARRIED = frozenset(("Keras3Layer", "KerasOp"))  # what is inside belongs to Keras 3
 _WRAPPERS = frozenset(("ListWrapper", "_TupleWrapper"))
 
 
@@ -40,6 +44,8 @@ def mended(config: Any, custom: Mapping[str, Any], *, named_functions: bool) -> 
         return config
     if config.get("class_name") in _WRAPPERS:
         return config["config"]
+    if str(config.get("class_name")).rpartition(">")[2] in _CARRIED:
+        return config
     out = {k: mended(v, custom, named_functions=named_functions) for k, v in config.items()}
     kind = out.get("class_name")
     if isinstance(kind, str):

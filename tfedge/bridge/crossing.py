@@ -142,7 +142,9 @@ class _Crossing:
         self.graph, self.target, self.to = graph, target, target.to
         self.made: dict[str, Any] = {}
         self.given: dict[str, Any] = {}
-        self.taken: set[str] = set()
+        self.taken: set[str] = set(graph.input_names)
+        # Taken before anything gets a name of its own, so that layers keep theirs.
+        self.names = {n: self.free(legal_name(n, self.to)) for n in graph.layers()}
         self.known: dict[int, Any] = {}
         self.call: Call | None = None
 
@@ -156,11 +158,14 @@ class _Crossing:
         return lambda *args, **kwargs: self._run(name, layer, args, kwargs)
 
     def name(self, name: str) -> str:
-        """A name that is legal and free in the new model."""
-        legal = legal_name(name, self.to)
-        free, n = legal, 1
+        """The new name of a layer; where it is asked for again, another one that is free."""
+        return self.names.pop(name, None) or self.free(legal_name(name, self.to))
+
+    def free(self, name: str) -> str:
+        """This name, or with a number behind it if another layer bears it."""
+        free, n = name, 1
         while free in self.taken:
-            free, n = f"{legal}_{n}", n + 1
+            free, n = f"{name}_{n}", n + 1
         self.taken.add(free)
         return free
 
@@ -181,9 +186,20 @@ class _Crossing:
             args, kwargs = layer.filled(args[0])
         elif self.to == "keras3" and _takes_states(layer) and isinstance(args[0], (list, tuple)):
             args, kwargs = _with_states(layer, args, kwargs)
-        if name not in self.made:
-            self.made[name], self.given[name] = self._convert(name, layer, args, kwargs)
-        return self._masked(name, self._called(name, args, kwargs), args)
+        try:
+            if name not in self.made:
+                self.made[name], self.given[name] = self._convert(name, layer, args, kwargs)
+            result = self._called(name, args, kwargs)
+            if self.to == "keras3":
+                self._name_masks(name, result)
+            return self._masked(name, result, args)
+        except (TypeError, ValueError) as e:
+            kind = type(layer).__name__
+            raise ModelError(
+                f"layer '{name}' ({kind}) cannot be built or called in {self.to}",
+                str(e).strip().splitlines()[0][:300] if str(e).strip() else type(e).__name__,
+                f"Pass a {self.to} class for it: custom_objects={{'{kind}': MyLayer}}",
+            ) from e
 
     def _named(self, result: Any, name: str) -> Any:
         """Gives the operations behind new tensors the layer's name, which no other bears."""
@@ -193,9 +209,16 @@ class _Crossing:
             if hasattr(op, "trainable") or id(op) in self.known:
                 continue
             self.known[id(op)] = op
-            op.name, name = name, self.name(f"{name}_of")
+            op.name, name = name, self.free(f"{name}_of")
             waiting += op._inbound_nodes[-1].input_tensors
         return result
+
+    def _name_masks(self, name: str, result: Any) -> None:
+        """Keras 3 computes masks by operations, whose own names may be taken."""
+        for tensor in flatten(result):
+            mask = getattr(tensor, "_keras_mask", None)
+            if mask is not None and is_symbolic(mask):
+                self._named([mask], self.free(f"{name}_mask"))
 
     def _without_training(self, name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Keras 3 takes the model's mode in spite of an argument, so only inference can cross."""
@@ -210,17 +233,17 @@ class _Crossing:
 
     def _convert(self, name: str, layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         """The new layer, and for a carried one the arguments that it was made for."""
+        new_name = self.name(name)
         if isinstance(layer, Keras3Layer):
             with keras3().utils.custom_object_scope(dict(self.target.custom)):
-                return layer.rebuilt(self.name(name)), None
+                return layer.rebuilt(new_name), None
         if isinstance(layer, PassMask) or type(layer).__module__ == "tfedge.bridge.native":
-            return self._pass_mask(self.name(name)), None
+            return self._pass_mask(new_name), None
         own = self.target.custom.get(type(layer).__name__)
         try:
-            new = convert_layer(layer, self.name(name), self.target)
+            new = convert_layer(layer, new_name, self.target)
             if self.to == "keras3" or _accepts(new, kwargs):
                 return new, None
-            self.taken.discard(new.name)
             raise NoCounterpart(
                 f"layer '{name}' is called with arguments that tf_keras does not know",
                 ", ".join(kwargs),
@@ -228,8 +251,7 @@ class _Crossing:
         except NoCounterpart:
             if self.to == "keras3" or not (is_native(layer) or class_flavour(own) == "keras3"):
                 raise
-        self.taken.discard(name)
-        return self._carried(self.name(name), layer, args, kwargs)
+        return self._carried(new_name, layer, args, kwargs)
 
     def _carried(self, name: str, layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         require_tensorflow(name)
@@ -274,7 +296,7 @@ class _Crossing:
         have = [getattr(t, "_keras_mask", None) is not None for t in flat]
         if len(flat) != 1 or wanted == have:
             return result
-        layer = self._pass_mask(self.name(f"{name}_mask"))
+        layer = self._pass_mask(self.free(f"{name}_mask"))
         if not wanted[0]:
             return layer(flat[0])
         source = next(

@@ -104,6 +104,10 @@ def convert_layer(layer: Any, name: str, target: Target) -> Any:
         if use:
             out[key] = converted
     new = kind(**out, **base)
+    if kind is keras.layers.BatchNormalization:
+        # The fused kernel rounds in another way (2e-7, which deep networks amplify a thousandfold)
+        # and corrects the variance by n / (n - 1) in training; Keras 3 does neither.
+        new.fused = False
     if not settable:
         new.trainable = trainable
     return new
