@@ -167,3 +167,14 @@ def test_the_gpu_layers_of_tensorflow_1(kind, tmp_path):
     x = rng.normal(size=(2, 5, 3)).astype("float32")
     again = tfedge.load_model(tmp_path / "old.h5")
     assert worst(outputs(again, x), outputs(model, x)) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_layers_of_the_applications_are_found_again(suffix, tmp_path):
+    """tf_keras itself cannot load such a .keras file."""
+    model = tf_keras.applications.ConvNeXtTiny(weights=None, input_shape=(32, 32, 3), classes=2)
+    model.save(tmp_path / f"m.{suffix}")
+    again = tfedge.load_model(tmp_path / f"m.{suffix}")
+    x = np.random.default_rng(0).random((1, 32, 32, 3), np.float32)
+    np.testing.assert_allclose(np.asarray(again(x)), np.asarray(model(x)), atol=1e-6)

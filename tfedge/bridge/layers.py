@@ -193,9 +193,17 @@ def target_class(layer: Any, target: Target) -> Any:
 def _native_class(layer: Any, to: str) -> Any:
     kind = _CLASS_RENAMED.get((type(layer).__name__, to), type(layer).__name__)
     if kind in _APPLICATION_LAYERS:
-        root = "tf_keras.src" if to == "tf_keras" else "keras.src"
-        return getattr(importlib.import_module(f"{root}.{_APPLICATION_LAYERS[kind]}"), kind)
+        return application_layers(to)[kind]
     return getattr(library(to).layers, kind, None)
+
+
+def application_layers(kind: str) -> dict[str, Any]:
+    """Layer classes that stand in the modules of a Keras's applications, by name."""
+    root = "tf_keras.src" if kind == "tf_keras" else "keras.src"
+    return {
+        name: getattr(importlib.import_module(f"{root}.{module}"), name)
+        for name, module in _APPLICATION_LAYERS.items()
+    }
 
 
 def _registered(layer: Any, to: str) -> Any:

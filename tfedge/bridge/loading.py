@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tfedge._keras import flavour, keras3, library, tf
+from tfedge._keras import flavour, keras, keras3, library, tf
 from tfedge.bridge.files import load_h5, load_zip
-from tfedge.bridge.layers import class_flavour
+from tfedge.bridge.layers import application_layers, class_flavour
 from tfedge.errors import InputError, ModelError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -177,6 +177,8 @@ def register(kind: str) -> None:
 def _scope(kind: str, custom: Mapping[str, Any]) -> Iterator[None]:
     """The user's objects by name; carried Keras 3 layers in a tf_keras file need them as well."""
     with contextlib.ExitStack() as stack:
+        if kind == "tf_keras":  # which does not find the layers of its own applications again
+            stack.enter_context(keras.utils.custom_object_scope(application_layers(kind)))
         stack.enter_context(library(kind).utils.custom_object_scope(dict(custom)))
         if custom and kind == "tf_keras":
             own = {k: v for k, v in custom.items() if _is_keras3(v)}
