@@ -26,7 +26,7 @@ _SCORES = ("sigmoid", "softmax")
 
 @dataclass(frozen=True)
 class _Parts:
-    """A head taken apart: boxes [N, B, b], objectness logits [N, B, 1] or None, scores [N, B, C]."""
+    """A head taken apart: boxes [N, B, b], logits of objectness [N, B, 1] and classes [N, B, C]."""
 
     boxes: Any
     objectness: Any
@@ -80,7 +80,7 @@ class _Detection(Target):
         return total
 
     def _objectness(self, parts: _Parts) -> Any:
-        """o of every box, [N, B, 1]."""
+        """Objectness of every box, [N, B, 1]."""
         if parts.objectness is not None:
             return tf.sigmoid(parts.objectness)
         if self.scores == "sigmoid":

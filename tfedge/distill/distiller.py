@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABCMeta
 from numbers import Real
 from typing import Any
 
@@ -19,7 +19,7 @@ OPTIONS = {"kind": "auto", "teacher_activation": "auto", "combine": "average"}
 COMBINE = ("average", "confidence")
 
 
-class Distiller(ABC):
+class Distiller(metaclass=ABCMeta):  # noqa: B024 - for isinstance alone
     """Trains `student` on alpha * soft + (1 - alpha) * hard + features + regularisation.
 
     soft is, for each output, T^2 * KL(softmax(teacher / T) || softmax(student / T)) for classes
@@ -100,6 +100,11 @@ class Distiller(ABC):
         items = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
         if not items:
             raise InputError("there is no teacher", "an empty list")
+        if len(items) == 1 and chosen["combine"] != "average":
+            raise InputError(
+                "one teacher leaves nothing to combine", f"combine='{chosen['combine']}'",
+                "Leave it out",
+            )  # fmt: skip
         act = chosen["teacher_activation"]
         teachers = [Teacher(_copy(student, t), student, act) for t in items]
         made = get_features(features)

@@ -186,7 +186,11 @@ def bind(feature: Feature, student: Any, teacher: Any) -> BoundFeature:
     plan = getattr(feature, "plan", None)
     kept = {} if plan is None else surviving(teacher, plan)
     kind = flavour(student) or "tf_keras"
-    pairs = [_pair(feature, a, b, kept.get(b.name), kind) for a, b in found]
+    pairs = []
+    for a, b in found:
+        # Two names that the user gave correspond; two that only share a size do not.
+        same = a.plain == b.plain or feature.layers != "auto"
+        pairs.append(_pair(feature, a, b, kept.get(b.name) if same else None, kind))
     if plan is not None:
         _use_of_plan(pairs, kept)
     return BoundFeature(feature, tuple(pairs))
