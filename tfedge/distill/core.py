@@ -154,12 +154,12 @@ class Core:
             if kind == "detection":
                 continue
             if isinstance(kind, YoloHead):
-                made.append(kind.bound(i, weights[i], pair, self.heads[i]))
+                made.append(kind.target(i, weights[i], pair, self.heads[i]))
             else:
                 delta = targets.delta_of(given[i])
                 made.append(targets.OutputTarget(kind, i, weights[i], pair, delta))
         if self._covering is not None:
-            made.append(self._covering.bound_to(self.heads, teacher.heads, weights))
+            made.append(self._covering.target(self.heads, teacher.heads, weights))
         return made
 
     def teach(self, x: Any) -> Taught:
