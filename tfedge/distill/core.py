@@ -125,11 +125,31 @@ class Core:
         acts = [self._activation(i, kinds[i], given[i]) for i in range(len(kinds))]
         self._targets = [self._of_teacher(t, kinds, acts, given, weights) for t in self.teachers]
         self.kinds = tuple("detection" if isinstance(k, YoloHead) else k for k in kinds)
+        self.check_confidence(labelled=True)
         if not self.constant and not any(t.heated for t in self._targets[0]):
             raise InputError(
                 "a changing temperature has nothing to do", f"outputs of kind {self.kinds}",
                 "Regression knows no temperature: leave it out",
             )  # fmt: skip
+
+    def check_confidence(self, labelled: bool) -> None:
+        """Makes sure that several teachers can be weighted, where that is wanted.
+
+        Args:
+            labelled: There are labels.
+
+        Raises:
+            InputError: They cannot.
+        """
+        if self.combine == "average":
+            return
+        for target in self._targets[0]:
+            if not target.has_cost(labelled):
+                raise InputError(
+                    "these outputs have no confidence to weight teachers by",
+                    f"{target.name}{'' if labelled else ' without labels'}",
+                    "Use combine='average'",
+                )
 
     def _activation(self, index: int, kind: Any, loss: Any) -> str:
         """The student's activation at an output, seen or declared."""

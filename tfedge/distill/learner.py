@@ -114,6 +114,7 @@ class Learner:
         held = isinstance(x, Mapping) or hasattr(x, "__array__")
         if held and y is None or spec is not None and not _has_labels(spec):
             self._need_no_labels()
+            self.core.check_confidence(labelled=False)
         bound = inspect.signature(super().fit).bind(x, y, *args, **kwargs)  # type: ignore[misc]
         if self.core.clock is not None:
             _add_callback(bound.arguments, _Hand(self.core.clock))

@@ -43,20 +43,18 @@ class Target(ABC):
     def loss(self, teacher: Sequence[Any], student: Sequence[Any], heat: Heat) -> Any:
         """The soft loss: all outputs of both, in the student's order -> float32 [N]."""
 
+    def has_cost(self, labelled: bool) -> bool:
+        """Whether `cost` says how bad a teacher is, with or without labels."""
+        return False
+
     def cost(self, teacher: Sequence[Any], labels: Any) -> Any:
         """How bad a teacher is at each sample, to weight several teachers by; float32 [N].
 
         Args:
             teacher: All its outputs.
             labels: Labels of output `index`, or None without labels.
-
-        Raises:
-            InputError: This kind of output has no confidence.
         """
-        raise InputError(
-            "these outputs have no confidence to weight teachers by", self.name,
-            "Use combine='average'",
-        )  # fmt: skip
+        raise NotImplementedError
 
     @property
     def heated(self) -> bool:
@@ -99,12 +97,14 @@ class OutputTarget(Target):
         function = losses.softened_kl if self.name == "softmax" else losses.softened_binary_kl
         return function(theirs, mine, heat(theirs, mine, self.name))
 
+    def has_cost(self, labelled: bool) -> bool:
+        """See `Target.has_cost`; numbers need labels."""
+        return labelled or self.heated
+
     def cost(self, teacher: Sequence[Any], labels: Any) -> Any:
         """Cross-entropy (numbers: squared error) with the labels; without labels the entropy."""
         output = teacher[self.index]
         if not self.heated:
-            if labels is None:
-                return super().cost(teacher, labels)
             return losses.squared_error(tf.reshape(labels, tf.shape(output)), output)
         logits = losses.to_logits(output, self.activations[0])
         if labels is None:
