@@ -1,6 +1,6 @@
 """Trains each reference network once and keeps its float16 weights, so that tables share a start.
 
-    python benchmarks/baselines.py [--only resnet8] [--force]
+    python benchmarks/baselines.py [--only resnet8] [--cifar10 FOLDER] [--force]
 
 Finished networks are skipped; an interrupted one goes on after its last finished epoch. Beside
 `baselines/NAME.npz` lies `NAME.json`: what was measured of the float16 weights, and the command.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import image_data
 import numpy as np
 
 from tfedge.errors import InputError, TfedgeError, did_you_mean
@@ -32,7 +34,7 @@ class Baseline:
     """One reference network: how to build and train it.
 
     Attributes:
-        task: What `tfedge.task.get_task` takes.
+        task: Name of the data in `image_data`.
         build: Name of the builder in `tfedge.models`.
         epochs: Passes over the training part.
         optimizer: See `tfedge.train.TrainSpec`.
@@ -52,6 +54,7 @@ class Baseline:
 
 BASELINES: dict[str, Baseline] = {
     "resnet8": Baseline(task="fashion_mnist", build="resnet8", epochs=10),
+    "resnet8_cifar10": Baseline(task="cifar10", build="resnet8", epochs=30),
 }
 
 
@@ -84,12 +87,11 @@ def train(name: str) -> dict[str, Any]:
         InputError: Unknown name, no data, or weights beyond float16's range.
     """
     from tfedge import train as training
-    from tfedge.task import get_task
 
     baseline = _find(name)
     clock = _clock()
     model = _build(baseline)
-    task = get_task(baseline.task, model=model)
+    task = image_data.task(baseline.task, model)
     spec = training.TrainSpec(
         epochs=baseline.epochs,
         batch_size=baseline.batch_size,
@@ -160,7 +162,7 @@ def _build(baseline: Baseline) -> Any:
 
     builder: Callable[..., Any] = MODELS[baseline.build]
     keras.utils.set_random_seed(baseline.seed)
-    return builder()
+    return builder(image_data.SHAPES[baseline.task])
 
 
 def _save(name: str, model: Any) -> None:
@@ -187,12 +189,18 @@ def main(argv: list[str] | None = None) -> int:
     """Trains what is missing and prints one line per network."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", help="train this one (default: all)")
+    parser.add_argument("--cifar10", help="folder of CIFAR-10's images")
     parser.add_argument("--force", action="store_true", help="train again what is kept")
     flags = parser.parse_args(argv)
+    if flags.cifar10:
+        os.environ[image_data.CIFAR10] = flags.cifar10
     try:
         names = [flags.only] if flags.only else list(BASELINES)
         for name in names:
-            _find(name)
+            data = _find(name).task
+            if not flags.only and _kept(name) is None and not image_data.is_there(data):
+                print(f"{name}: left out, its images are not named (--{data}=FOLDER)")
+                continue
             if flags.force:
                 (CHECKPOINTS / name / "checkpoint.npz").unlink(missing_ok=True)
                 (FOLDER / f"{name}.json").unlink(missing_ok=True)
