@@ -18,20 +18,16 @@ def data():
     return Task((x, y), (x[:16], y[:16]))
 
 
-def made(spec, **options):
-    teacher = tiny.model()
-    done = shrink(teacher, 0.5, round_to=1)
-    plans = options.pop("plans", [])
-    teachers = options.pop("teachers", [teacher])
-    return stages.make_distiller(done.model, teachers, spec, plans or [], data()), done
+def made(**keys):
+    student = shrink(tiny.model(), 0.5, round_to=1).model
+    return stages.make_distiller(student, [tiny.model()], DistillSpec(**keys))
 
 
 def test_temperature_and_alpha():
-    spec = DistillSpec(temperature={"name": "cosine", "start": 6}, alpha=0.25)
-    distiller, _ = made(spec)
+    distiller = made(temperature={"name": "cosine", "start": 6}, alpha=0.25)
     assert (distiller.temperature.start, distiller.temperature.end) == (6.0, 1.0)
     assert distiller.alpha == 0.25
-    assert made(DistillSpec(temperature=3))[0].temperature == 3.0
+    assert made(temperature=3).temperature == 3.0
 
 
 def test_features_take_the_plan():
@@ -147,3 +143,45 @@ def test_command(tmp_path, capsys):
     ):
         assert main([*base, *wrong]) == 1
         assert said in capsys.readouterr().err
+
+
+def test_command_on_keras_3_models_with_their_plan(tmp_path):
+    import keras as keras3
+
+    from tests.distill_nets import X, Y, net
+
+    model, small, plan = (str(tmp_path / n) for n in ("m.keras", "s.keras", "plan.json"))
+    net(keras3, 16).save(model)
+    np.savez(tmp_path / "d.npz", x_train=X, y_train=Y, x_test=X, y_test=Y)
+    shrinking = ["--sparsity=0.5", "--round_to=1", f"--plan_out={plan}"]
+    assert main(["prune", f"--model={model}", f"--output={small}", *shrinking]) == 0
+    flags = [f"--teacher={model}", f"--plan={plan}", "--features=fitnet", "--epochs=1"]
+    data = [f"--data={tmp_path / 'd.npz'}", f"--output={tmp_path / 'o.keras'}"]
+    assert main(["distill", f"--student={small}", *flags, *data]) == 0
+    assert isinstance(api.load_model(tmp_path / "o.keras"), keras3.Model)
+
+
+def test_adapters_and_a_learnt_temperature_resume(tmp_path):
+    """What trains beside the student is in the checkpoint, and schedules go on where they were."""
+    from tests.test_train import Stopper
+    from tfedge import train
+
+    spec = train.TrainSpec(epochs=4, batch_size=16, learning_rate=1e-2, seed=2)
+    teacher = tiny.model()
+
+    def distiller():
+        return made(temperature="curriculum", features=["fitnet"])
+
+    whole = distiller()
+    expected = train.fit(whole, data(), spec)
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(distiller(), data(), spec, callbacks=[Stopper(2, 1)], checkpoint_dir=tmp_path)
+    resumed = distiller()
+    resumed.core.extras[0].set_weights([0 * w for w in resumed.core.extras[0].get_weights()])
+    got = train.fit(resumed, data(), spec, checkpoint_dir=tmp_path)
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for name, values in got.items():
+        assert values == pytest.approx(expected[name], rel=1e-5)
+    assert len(set(expected["temperature"])) == 4
+    assert len(whole.get_weights()) > len(teacher.get_weights())

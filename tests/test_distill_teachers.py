@@ -213,11 +213,14 @@ def test_cache_trains_like_the_teacher_bit_for_bit(lib, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_epochs_cost_no_teacher_pass():
+def test_epochs_cost_no_teacher_pass(tmp_path, monkeypatch):
     teacher, student = net(keras, 16), net(keras)
     live = Counted(teacher)
     soft(student, live, batch=16)
     assert live.batches == 1 + 4  # it is tried out once
+    cache = TeacherCache.write(tmp_path / "c", student, teacher, X)
+    monkeypatch.setattr(teacher, "call", lambda *a, **k: pytest.fail("the teacher was asked"))
+    assert soft(student, cache, batch=16) > 0
 
 
 def test_cache_through_a_task_shuffled_and_with_views(tmp_path):

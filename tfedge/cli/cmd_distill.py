@@ -96,7 +96,8 @@ def _teacher(path: str) -> Any:
     from tfedge import api
     from tfedge.tflite import TFLiteModel
 
-    return TFLiteModel.load(path) if Path(path).suffix == ".tflite" else api.working(path)
+    # In its own Keras: a pruning plan was made for that.
+    return TFLiteModel.load(path) if Path(path).suffix == ".tflite" else api.load_model(path)
 
 
 def _score(teacher: Any, task: Any) -> dict[str, float]:
