@@ -1,8 +1,7 @@
 """Trains each reference network once and keeps its float16 weights, so that tables share a start.
 
-    python benchmarks/baselines.py [--only resnet8] [--force] [--cifar10 FOLDER]
+    python benchmarks/baselines.py [--only resnet8] [--cifar10 FOLDER] [--force]
 
-FOLDER holds CIFAR-10 as images, FOLDER/{train,test}/CLASS/*.jpg (or .png).
 Finished networks are skipped; an interrupted one goes on after its last finished epoch. Beside
 `baselines/NAME.npz` lies `NAME.json`: what was measured of the float16 weights, and the command.
 Networks are added here with the part of the project that needs them.
@@ -12,13 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import image_data
 import numpy as np
 
 from tfedge.errors import InputError, TfedgeError, did_you_mean
@@ -33,15 +34,13 @@ class Baseline:
     """One reference network: how to build and train it.
 
     Attributes:
-        task: What `tfedge.task.get_task` takes; "cifar10" for the folder given by --cifar10.
+        task: Name of the data in `image_data`.
         build: Name of the builder in `tfedge.models`.
         epochs: Passes over the training part.
         optimizer: See `tfedge.train.TrainSpec`.
         learning_rate: Peak rate.
         batch_size: Samples per step.
         seed: Of weights, order and augmentation.
-        shape: Of the images, height, width and channels.
-        weight_decay: Decoupled weight decay.
     """
 
     task: str
@@ -51,15 +50,11 @@ class Baseline:
     learning_rate: float = 3e-3
     batch_size: int = 128
     seed: int = 0
-    shape: tuple[int, int, int] = (28, 28, 1)
-    weight_decay: float | None = None
 
 
 BASELINES: dict[str, Baseline] = {
     "resnet8": Baseline(task="fashion_mnist", build="resnet8", epochs=10),
-    "resnet8_cifar10": Baseline(
-        task="cifar10", build="resnet8", epochs=40, shape=(32, 32, 3), weight_decay=1e-3
-    ),
+    "resnet8_cifar10": Baseline(task="cifar10", build="resnet8", epochs=30),
 }
 
 
@@ -82,33 +77,11 @@ def load_baseline(name: str) -> Any:
     return model
 
 
-def task_of(baseline: Baseline, cifar10: str | None) -> Any:
-    """The task of a network.
-
-    Args:
-        baseline: The network.
-        cifar10: Folder of CIFAR-10's images, where the network needs it.
-
-    Raises:
-        InputError: It needs it and there is none.
-    """
-    from tfedge.augment import shift_and_flip
-    from tfedge.task import get_task
-
-    if baseline.task != "cifar10":
-        return get_task(baseline.task)
-    if cifar10 is None:
-        raise InputError("this network needs CIFAR-10", fix="Give its folder with --cifar10")
-    task = get_task(cifar10)
-    return replace(task, name="cifar10", augment=shift_and_flip(4), seed=0)
-
-
-def train(name: str, cifar10: str | None = None) -> dict[str, Any]:
+def train(name: str) -> dict[str, Any]:
     """Trains a network, keeps its weights, and returns what was measured.
 
     Args:
         name: One of `BASELINES`.
-        cifar10: Folder of CIFAR-10's images.
 
     Raises:
         InputError: Unknown name, no data, or weights beyond float16's range.
@@ -118,14 +91,13 @@ def train(name: str, cifar10: str | None = None) -> dict[str, Any]:
     baseline = _find(name)
     clock = _clock()
     model = _build(baseline)
-    task = task_of(baseline, cifar10).for_model(model)
+    task = image_data.task(baseline.task, model)
     spec = training.TrainSpec(
         epochs=baseline.epochs,
         batch_size=baseline.batch_size,
         optimizer=baseline.optimizer,
         learning_rate=baseline.learning_rate,
         seed=baseline.seed,
-        weight_decay=baseline.weight_decay,
     )
     history = training.fit(model, task, spec, callbacks=[clock], checkpoint_dir=CHECKPOINTS / name)
     _save(name, model)
@@ -174,8 +146,7 @@ def _kept(name: str) -> dict[str, Any] | None:
     if not path.exists() or not (FOLDER / f"{name}.npz").exists():
         return None
     row = json.loads(path.read_text())
-    wanted = json.loads(json.dumps(asdict(BASELINES[name])))
-    same = all(row.get(k, wanted[k]) == v for k, v in wanted.items())
+    same = all(row.get(k) == v for k, v in asdict(BASELINES[name]).items())
     return row if same else None
 
 
@@ -191,7 +162,7 @@ def _build(baseline: Baseline) -> Any:
 
     builder: Callable[..., Any] = MODELS[baseline.build]
     keras.utils.set_random_seed(baseline.seed)
-    return builder(baseline.shape)
+    return builder(image_data.SHAPES[baseline.task])
 
 
 def _save(name: str, model: Any) -> None:
@@ -211,25 +182,29 @@ def _key(variable: Any) -> str:
 
 
 def _command(name: str) -> str:
-    folder = " --cifar10 FOLDER" if BASELINES[name].task == "cifar10" else ""
-    return f"python benchmarks/baselines.py --only {name}{folder}"
+    return f"python benchmarks/baselines.py --only {name}"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Trains what is missing and prints one line per network."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", help="train this one (default: all)")
-    parser.add_argument("--force", action="store_true", help="train again what is kept")
     parser.add_argument("--cifar10", help="folder of CIFAR-10's images")
+    parser.add_argument("--force", action="store_true", help="train again what is kept")
     flags = parser.parse_args(argv)
+    if flags.cifar10:
+        os.environ[image_data.CIFAR10] = flags.cifar10
     try:
         names = [flags.only] if flags.only else list(BASELINES)
         for name in names:
-            _find(name)
+            data = _find(name).task
+            if not flags.only and _kept(name) is None and not image_data.is_there(data):
+                print(f"{name}: left out, its images are not named (--{data}=FOLDER)")
+                continue
             if flags.force:
                 (CHECKPOINTS / name / "checkpoint.npz").unlink(missing_ok=True)
                 (FOLDER / f"{name}.json").unlink(missing_ok=True)
-            row = _kept(name) or train(name, flags.cifar10)
+            row = _kept(name) or train(name)
             scores = ", ".join(f"{k} {v:.4f}" for k, v in row["test"].items())
             print(f"{name}: {scores} (test), {row['epochs']} epochs, {row['seconds']:.0f} s")
     except TfedgeError as error:

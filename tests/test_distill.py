@@ -298,14 +298,23 @@ def test_mixed_precision():
     assert np.isfinite(history).all() and history[-1] != history[0]
 
 
-def test_quantization_aware_student():
-    tfmot = pytest.importorskip("tensorflow_model_optimization")
-    student = tfmot.quantization.keras.quantize_model(_net(activation="softmax"))
-    distiller = Distiller(student, _net())
+@pytest.mark.parametrize("features", [None, "fitnet"])
+def test_quantization_aware_student(features):
+    from tests.distill_nets import X as IMAGES
+    from tests.distill_nets import Y as LABELS
+    from tests.distill_nets import net
+    from tfedge import quant
+
+    teacher = net(keras, 16, seed=2)
+    student = quant.quantize_aware(net(keras, activation="softmax"), calibration=IMAGES)
+    distiller = Distiller(student, teacher, "gap", features=features)
     distiller.compile("adam", "sparse_categorical_crossentropy")
     assert distiller.kinds == ("softmax",)
-    history = distiller.fit(X, Y, epochs=3, verbose=0).history["loss"]
-    assert np.isfinite(history).all() and history[-1] < history[0]
+    if features:
+        pairs = [(p.student.plain, p.teacher.plain) for p in distiller.core.bound[0].pairs]
+        assert pairs[-1][0] in ("b", "relu") and len(pairs) == 2
+    history = distiller.fit(IMAGES, LABELS, batch_size=16, epochs=3, verbose=0).history
+    assert np.isfinite(history["loss"]).all() and history["loss"][-1] < history["loss"][0]
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf")])

@@ -27,7 +27,9 @@ ALLOWED = {
     "graph": ["_keras", "errors"],
     "profile": ["graph", "_keras"],
     **dict.fromkeys(KERAS, [*DATA, *KERAS, "graph", "profile"]),
-    **dict.fromkeys(("prune", "distill", "quant"), [*DATA, *KERAS, "graph", "profile"]),
+    **dict.fromkeys(("prune", "quant"), [*DATA, *KERAS, "graph", "profile"]),
+    # A teacher may be a .tflite file.
+    "distill": [*DATA, *KERAS, "graph", "profile", "tflite"],
     "lower": [*DATA, *KERAS, "graph", "tflite"],
 }
 TOP = {"api", "describe", "stages", "stage_files", "start", "pipeline", "cli", "__init__"}

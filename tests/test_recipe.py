@@ -81,6 +81,17 @@ def test_misspelt_key_names_the_place_and_the_right_key():
         ({"stage": "prune", "sparsity": 0.5, "overrides": {"a": 1.0}}, "overrides.a must be"),
         ({"stage": "prune", "sparsity": 0.5, "overrides": [1]}, "overrides must be a mapping"),
         ({"stage": "distill", "temperature": 0}, "temperature must be more than 0"),
+        ({"stage": "distill", "temperature": "cosin"}, "Did you mean 'cosine'?"),
+        ({"stage": "distill", "temperature": {"start": 3}}, "unknown temperature"),
+        ({"stage": "distill", "temperature": {"name": "gap", "bse": 3}}, "Did you mean 'base'?"),
+        ({"stage": "distill", "temperature": {"name": "gap", "base": True}}, "must be a number"),
+        ({"stage": "distill", "features": ["fitnett"]}, "Did you mean 'fitnet'?"),
+        ({"stage": "distill", "features": 3}, "features must be a list"),
+        ({"stage": "distill", "features": "fitnet", "cache_teacher": "c"}, "whose layers can be"),
+        ({"stage": "distill", "features": "fitnet", "teacher": ["a", "b"]}, "Found: 2 teachers"),
+        ({"stage": "distill", "teacher": []}, "at least one teacher"),
+        ({"stage": "distill", "combine": "confidence"}, "needs several teachers"),
+        ({"stage": "distill", "cache_teacher": 3}, "cache_teacher must be a path"),
         ({"stage": "distill", "alpha": 1.5}, "alpha must be between 0 and 1"),
         ({"stage": "distill", "epochs": None}, "epochs must be a whole number"),
         ({"stage": "qat", "scheme": "float16"}, "unknown scheme. Found: 'float16'"),
@@ -242,11 +253,14 @@ CHANGED = {
     },
     "distill": {
         "epochs": {"epochs": 1},
-        "temperature": {"temperature": 9},
+        "temperature": {"temperature": {"name": "cosine", "start": 6}},
         "alpha": {"alpha": 1},
+        "features": {"features": ("attention",)},
         **TRAINING,
         "learning_rate": {"learning_rate": 0.5},
         "teacher": {"teacher": "t.keras"},
+        "combine": {"teacher": ("baseline", "t.keras"), "combine": "confidence"},
+        "cache_teacher": {"cache_teacher": "outputs"},
     },
     "qat": {
         "scheme": {"scheme": "w8a16"},
@@ -313,6 +327,29 @@ def test_order_is_checked_across_stages_between():
     assert "must not come after stages.0 (qat)" in message(
         {"name": "x", "stages": [stage(n) for n in names]}
     )
+
+
+def test_names_of_distillation_are_those_of_its_package():
+    from tfedge import distill, spec_keys
+
+    for table, classes in (
+        (spec_keys.TEMPERATURES, distill.TEMPERATURES),
+        (spec_keys.FEATURES, distill.FEATURES),
+    ):
+        assert set(table) == set(classes)
+        for name, parameters in table.items():
+            fields = {f.name for f in dataclasses.fields(classes[name])} - {"plan"}
+            assert set(parameters) == fields, name
+
+
+def test_temperatures_and_features_keep_their_normal_form():
+    text = "{stage: distill, temperature: {name: linear, start: 1e1}, features: [attention]}"
+    spec = specs.stage_from_dict(recipes.read_yaml(text), "stages.0")
+    assert spec.temperature == {"name": "linear", "start": 10.0}
+    assert spec.features == ({"name": "attention"},)
+    recipe = recipes.Recipe("x", 0, (spec,))
+    assert recipes.from_dict(recipes.read_yaml(recipes.dump(recipe))) == recipe
+    assert specs.DistillSpec(temperature="4").temperature == 4.0
 
 
 def test_order_table_names_known_stages_only():

@@ -34,10 +34,21 @@ def shift_and_flip(pixels: int = 2, *, flip: bool = True) -> Callable[[Any, Any]
             # Another seed than the shift's, or the two would go together.
             draws = tf.random.stateless_uniform([tf.shape(images)[0]], seed=seed + 1)
             mirrored = tf.reshape(draws < 0.5, [-1, 1, 1, 1])
-            images = tf.where(mirrored, images[:, :, ::-1], images)
+            images = tf.where(mirrored, _mirror(images), images)
         return tf.ensure_shape(images, static)
 
+    if not pixels:
+        # All that an image may become: a teacher's outputs can be cached for each.
+        augment.views = (_as_it_is, _mirror) if flip else (_as_it_is,)  # type: ignore[attr-defined]
     return augment
+
+
+def _as_it_is(images: Any) -> Any:
+    return images
+
+
+def _mirror(images: Any) -> Any:
+    return images[:, :, ::-1]
 
 
 def _shifted(images: Any, pixels: int, seed: Any) -> Any:

@@ -17,6 +17,7 @@ from tfedge.facts import run_facts
 from tfedge.files import replacing, write_atomic
 from tfedge.profile import profile
 from tfedge.progress import console, working
+from tfedge.prune import PruningPlan
 from tfedge.quantized import is_quantized
 from tfedge.recipe import Recipe
 from tfedge.record import Record, Timing, from_json, to_json, write_jsonl
@@ -220,7 +221,8 @@ class _Run:
         if isinstance(spec, PruneSpec):
             return stages.prune(model, spec, training)
         if isinstance(spec, DistillSpec):
-            return stages.distill(model, self._teacher(spec.teacher), spec, training)
+            teachers = [self._teacher(name) for name in spec.teacher]
+            return stages.distill(model, teachers, spec, training, self._plans(spec))
         if isinstance(spec, QatSpec):
             teacher = self._teacher("baseline") if spec.distill else None
             return stages.quantize(model, spec, training, teacher)
@@ -236,7 +238,16 @@ class _Run:
     def _teacher(self, name: str) -> Any:
         if name == "baseline":
             return self.start.load(self.models[0].path)
+        if name.endswith(".tflite"):
+            return name
         return api.load_model(name, custom_objects=self.start.custom_objects)
+
+    def _plans(self, spec: DistillSpec) -> list[PruningPlan]:
+        """The plans that made the model of the baseline, where that is the one teacher."""
+        if spec.teacher != ("baseline",):
+            return []
+        files = [m.path.parent / "plan.json" for m in self.models]
+        return [PruningPlan.load(f) for f in files if f.is_file()]
 
     def _label(self, spec: StageSpec | None) -> str:
         if not self.models:

@@ -121,6 +121,94 @@ def word(default: str) -> Any:
     return field(default=default, metadata={"check": check})
 
 
+# Names and parameters of `tfedge.distill.TEMPERATURES` and `FEATURES`, which need TensorFlow.
+TEMPERATURES: dict[str, tuple[str, ...]] = {
+    "constant": ("value",),
+    "linear": ("start", "end"),
+    "cosine": ("start", "end"),
+    "step": ("values", "times"),
+    "entropy": ("low", "high"),
+    "gap": ("base", "strength", "low"),
+    "curriculum": ("start", "low", "high", "warmup"),
+}
+FEATURES: dict[str, tuple[str, ...]] = {
+    "fitnet": ("weight", "layers"),
+    "attention": ("weight", "layers"),
+    "similarity": ("weight", "layers"),
+    "relational": ("weight", "layers", "angle"),
+    "channel_kl": ("weight", "layers", "temperature"),
+}
+
+
+def temperature(default: float) -> Any:
+    """A number above 0; or a name in `TEMPERATURES`, or a mapping of "name" and parameters."""
+    as_number = number(default, 0, inside=True).metadata["check"]
+
+    def check(name: str, value: Any) -> float | dict[str, Any]:
+        if isinstance(value, Mapping) or (isinstance(value, str) and value in TEMPERATURES):
+            return _named(name, value, TEMPERATURES)
+        if isinstance(value, str) and not _is_number(value):
+            raise RecipeError(f"unknown {name}", f"'{value}'", did_you_mean(value, TEMPERATURES))
+        return as_number(name, value)
+
+    return field(default=default, metadata={"check": check})
+
+
+def features() -> Any:
+    """Names in `FEATURES`, or mappings of "name" and parameters: a list, or a single one."""
+
+    def check(name: str, value: Any) -> tuple[dict[str, Any], ...]:
+        items = [value] if isinstance(value, (str, Mapping)) else value
+        if not isinstance(items, (list, tuple)):
+            raise _wrong_type(name, "a list of names or mappings", value)
+        return tuple(_named(name, item, FEATURES) for item in items)
+
+    return field(default=(), metadata={"check": check})
+
+
+def _named(key: str, value: Any, table: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """{"name": ..., parameters} of a name or a mapping."""
+    given = {"name": value} if not isinstance(value, Mapping) else dict(value)
+    name = given.pop("name", None)
+    if name not in table:
+        raise RecipeError(f"unknown {key}", f"{name!r}", did_you_mean(str(name), table))
+    for parameter in given:
+        if parameter not in table[name]:
+            fix = did_you_mean(str(parameter), table[name])
+            raise RecipeError(f"{key} '{name}' has no parameter '{parameter}'", "", fix)
+    return {"name": name, **{k: _parameter(f"{key}.{k}", v) for k, v in given.items()}}
+
+
+def _parameter(place: str, value: Any) -> Any:
+    """A number, a word, a list of these, or a mapping of words."""
+    if isinstance(value, (list, tuple)):
+        return [_parameter(place, v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): str(v) for k, v in value.items()}
+    if isinstance(value, str) and not _is_number(value):
+        return value
+    return _as_number(place, value, whole=False)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def folder() -> Any:
+    """A path, or None."""
+
+    def check(name: str, value: Any) -> str | None:
+        if value is not None and (not isinstance(value, str) or not value):
+            raise _wrong_type(name, "a path", value)
+        return value
+
+    return field(default=None, metadata={"check": check})
+
+
 def flag(default: bool) -> Any:
     """A key that is true or false."""
 

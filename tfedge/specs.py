@@ -206,18 +206,37 @@ class DistillSpec(TrainingSpec):
 
     Attributes:
         epochs: Passes over the training data.
-        temperature: Divides the logits before the softmax; more than 0.
+        temperature: Divides the logits before the softmax; more than 0. Or a name in
+            `spec_keys.TEMPERATURES`, or with parameters {name: cosine, start: 6, end: 1}.
         alpha: Weight of the teacher's loss, 0 (labels only) to 1 (teacher only).
+        features: Losses between intermediate outputs: names in `spec_keys.FEATURES`, or mappings
+            like {name: fitnet, weight: 2}. With the baseline as teacher, the prune stages' plans
+            say which of its channels are compared.
         learning_rate: Peak of the schedule.
-        teacher: "baseline", or the path of another model.
+        teacher: "baseline", or the path of another model (.tflite too), or several of these.
+        combine: How several teachers count: "average", or "confidence" by sample.
+        cache_teacher: Folder for the teacher's outputs, written once; see `distill.TeacherCache`.
     """
 
     stage: ClassVar[str] = "distill"
     epochs: int = keys.number(6, 1, whole=True)
-    temperature: float = keys.number(2.0, 0, inside=True)
+    temperature: float | dict[str, Any] = keys.temperature(2.0)
     alpha: float = keys.number(0.7, 0, 1)
+    features: tuple[dict[str, Any], ...] = keys.features()
     learning_rate: float = keys.number(1e-3, 0, inside=True)
-    teacher: str = keys.word("baseline")
+    teacher: tuple[str, ...] = keys.words(("baseline",))
+    combine: str = keys.choice("average", ("average", "confidence"))
+    cache_teacher: str | None = keys.folder()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.teacher:
+            raise RecipeError("distill needs at least one teacher", "an empty list")
+        if self.features and (self.cache_teacher or len(self.teacher) > 1):
+            found = "cached outputs" if self.cache_teacher else f"{len(self.teacher)} teachers"
+            raise RecipeError("features need one teacher whose layers can be seen", found)
+        if self.combine == "confidence" and len(self.teacher) == 1:
+            raise RecipeError("combine: confidence needs several teachers", "one", "Leave it out")
 
 
 @dataclass(frozen=True)
@@ -240,7 +259,7 @@ class QatSpec(TrainingSpec):
     learning_rate: float = keys.number(2e-4, 0, inside=True)
     calibration: int = keys.number(256, 1, whole=True)
     distill: bool = keys.flag(False)
-    temperature: float = keys.number(2.0, 0, inside=True)
+    temperature: float | dict[str, Any] = keys.temperature(2.0)
     alpha: float = keys.number(0.7, 0, 1)
 
 

@@ -6,6 +6,7 @@ The command line and the pipeline both call these; nothing here knows about work
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,16 +193,61 @@ def prune(model: Any, spec: PruneSpec, training: Training) -> Made:
     return Made(small, tuple(pruner.report.skipped), pruner.plan, history)
 
 
-def distill(student: Any, teacher: Any, spec: DistillSpec, training: Training) -> Made:
-    """Trains the student in place to answer like the teacher and the labels.
+def distill(
+    student: Any,
+    teachers: Sequence[Any],
+    spec: DistillSpec,
+    training: Training,
+    plans: Sequence[Any] = (),
+) -> Made:
+    """Trains the student in place to answer like the teachers and the labels.
+
+    Args:
+        student: A tf_keras model.
+        teachers: What `Distiller` takes, one for each of `spec.teacher`.
+        spec: The stage.
+        training: Task, seed, checkpoints.
+        plans: The pruning plans that made the student of the teacher, in order; for `features`.
 
     Raises:
-        TfedgeError: As `distill.Distiller` and `train.fit`.
+        TfedgeError: As `distill.Distiller`, `distill.TeacherCache` and `train.fit`.
     """
-    from tfedge.distill import Distiller
-
-    distiller = Distiller(student, teacher, temperature=spec.temperature, alpha=spec.alpha)
+    distiller = make_distiller(student, teachers, spec, plans, training.task)
     return Made(student, history=training.fit(distiller, spec))
+
+
+def make_distiller(
+    student: Any,
+    teachers: Sequence[Any],
+    spec: DistillSpec,
+    plans: Sequence[Any] = (),
+    task: Task | None = None,
+) -> Any:
+    """The Distiller of a stage.
+
+    Args:
+        student: See `distill`.
+        teachers: See `distill`.
+        spec: See `distill`.
+        plans: See `distill`.
+        task: The data of `spec.cache_teacher`; None (a rehearsal) asks the teachers themselves.
+    """
+    from tfedge.distill import FEATURES, Distiller, TeacherCache
+
+    features = [
+        {**f, "plan": list(plans)} if plans and FEATURES[f["name"]].same_channels else f
+        for f in spec.features
+    ]
+    known = list(teachers)
+    if spec.cache_teacher is not None and task is not None:
+        root = Path(spec.cache_teacher)
+        known = [
+            TeacherCache.ensure(
+                root / f"teacher_{i}", student, teacher, task, batch_size=spec.batch_size
+            )
+            for i, teacher in enumerate(known)
+        ]
+    return Distiller(student, known, spec.temperature, spec.alpha, features, combine=spec.combine)
 
 
 def quantize(model: Any, spec: QatSpec, training: Training, teacher: Any = None) -> Made:

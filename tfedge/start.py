@@ -11,6 +11,7 @@ from tfedge._keras import keras
 from tfedge.bridge import ServingModel
 from tfedge.errors import InputError, ModelError
 from tfedge.fingerprint import model_fingerprint, task_fingerprint
+from tfedge.graph import rebuild, trace
 from tfedge.recipe import Recipe
 from tfedge.saving import custom_objects_of
 from tfedge.specs import BaselineSpec, BenchmarkSpec, DistillSpec, PruneSpec, QatSpec
@@ -104,9 +105,9 @@ def check_names(recipe: Recipe) -> None:
         if isinstance(spec, BenchmarkSpec):
             for name in spec.targets:
                 get_target(name)
-        if isinstance(spec, DistillSpec) and spec.teacher != "baseline":
-            if not Path(spec.teacher).exists():
-                raise InputError("there is no such teacher", f"'{spec.teacher}'", "Check the path")
+        for name in spec.teacher if isinstance(spec, DistillSpec) else ():
+            if name != "baseline" and not Path(name).exists():
+                raise InputError("there is no such teacher", f"'{name}'", "Check the path")
 
 
 def rehearse(recipe: Recipe, start: Start) -> None:
@@ -121,13 +122,28 @@ def rehearse(recipe: Recipe, start: Start) -> None:
             an integer form, a teacher that does not fit.
     """
     from tfedge import quant
-    from tfedge.distill import Distiller
 
-    model = start.model
+    model, plans = start.model, []
     for spec in recipe.stages:
         if isinstance(spec, PruneSpec):
-            model = stages.prune_at_once(model, stages.without_data(spec)).model
-        elif isinstance(spec, DistillSpec) and spec.teacher != "baseline":
-            Distiller(model, api.working(spec.teacher))
+            made = stages.prune_at_once(model, stages.without_data(spec))
+            model, plans = made.model, [*plans, made.plan]
+        elif isinstance(spec, DistillSpec):
+            _rehearse_distill(model, plans, spec, start)
         elif isinstance(spec, QatSpec):
             quant.quantize_aware(model, spec.scheme)
+
+
+def _rehearse_distill(model: Any, plans: list[Any], spec: DistillSpec, start: Start) -> None:
+    """Makes and compiles the distiller of a stage."""
+    student = rebuild(trace(model)) if model is start.model else model
+    teachers = [_rehearsed_teacher(name, start) for name in spec.teacher]
+    known = plans if spec.teacher == ("baseline",) else []
+    distiller = stages.make_distiller(student, teachers, spec, known)
+    distiller.compile("sgd", start.task.for_model(student).loss)
+
+
+def _rehearsed_teacher(name: str, start: Start) -> Any:
+    if name == "baseline":
+        return start.model
+    return name if name.endswith(".tflite") else api.load_model(name, start.custom_objects)

@@ -9,6 +9,7 @@ from absl import flags
 
 from tfedge.cli.output import show
 from tfedge.errors import InputError
+from tfedge.recipe import read_yaml
 from tfedge.report import plain_table
 from tfedge.specs import OPTIMIZERS
 
@@ -27,7 +28,12 @@ def define_training(values: flags.FlagValues, *, epochs: int, learning_rate: flo
     flags.DEFINE_integer("batch_size", 128, "Samples per step.", flag_values=values)
     number("learning_rate", learning_rate, "Peak of the schedule.", flag_values=values)
     flags.DEFINE_enum("optimizer", "adam", OPTIMIZERS, "Optimizer.", flag_values=values)
-    number("temperature", 2.0, "Divides the logits before the softmax.", flag_values=values)
+    string(
+        "temperature",
+        "2.0",
+        "Divides the logits: a number, a name (cosine, ...), or '{name: cosine, start: 6}'.",
+        flag_values=values,
+    )
     number("alpha", 0.7, "Weight of the teacher's loss, 0 to 1.", flag_values=values)
     flags.DEFINE_integer("seed", 0, "Seed of all randomness.", flag_values=values)
     string(
@@ -41,7 +47,8 @@ def define_training(values: flags.FlagValues, *, epochs: int, learning_rate: flo
 def spec_keys(values: flags.FlagValues) -> dict[str, Any]:
     """The flags that are keys of the stage specs."""
     names = ("epochs", "batch_size", "learning_rate", "optimizer", "temperature", "alpha")
-    return {n: values[n].value for n in names}
+    found = {n: values[n].value for n in names}
+    return {**found, "temperature": read_yaml(found["temperature"], "--temperature")}
 
 
 def task_spec(values: flags.FlagValues) -> str:
