@@ -210,9 +210,13 @@ class _Tracer:
         kwargs = map_structure(to_ref, dict(kwargs))
         flat = flatten(outputs)
         if is_nested(layer):
+            fresh = len(self.graph.tensors)
             inner = self.run(layer, _feeds(layer, args, kwargs), layer.name)
             for tensor, ref in zip(flat, flatten(inner), strict=True):
                 known[id(tensor)] = ref.index
+                if ref.index >= fresh:  # here the sizes are known that the model leaves free
+                    old = self.graph.tensors[ref.index]
+                    self.graph.tensors[ref.index] = Tensor(tuple(tensor.shape), old.dtype)
             return
         for tensor in flat:
             known[id(tensor)] = self.new_tensor(tensor)
