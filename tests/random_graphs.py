@@ -212,7 +212,7 @@ def dot(g):
 def constant(g):
     x = g.take()
     values = np.linspace(0.5, 1.5, channels(x)).astype(g.kit.dtype)
-    return x * values if g.flag() else values - x
+    return x * values if g.flag() else x - values
 
 
 # Pieces.

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import inspect
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
 from tfedge._keras import library, tf
 from tfedge.graph import Ref
 from tfedge.graph.labels import plane_axes
+from tfedge.graph.rules_shape import drop_axis
 from tfedge.graph.trace import flatten, map_structure
 
 _REDUCTIONS = set(
@@ -142,8 +144,9 @@ class Reference:
 
     def call(self, call, table, args, kwargs, marks):
         layer, name = call.layer, kind(call.layer)
-        touched = any(not k.all() for i in call.inputs for k in
-                      self.keeps(marks[i], self.sizes(call, args, kwargs, i)))  # fmt: skip
+        touched = any(
+            not k.all() for i in call.inputs for k in self.keeps(marks[i], self.size(call, args, kwargs, i))
+        )
         if touched and name in _REDUCTIONS:
             return self.compressed(call, args, kwargs, marks)
         if touched and name in ("LayerNormalization", "RMSNormalization", "GroupNormalization"):
@@ -152,6 +155,8 @@ class Reference:
             return self.restore(norm(layer, np.asarray(x), self.keeps(own, x.shape)), own, x.shape)
         if (call.name, "layer") in table.nested:
             return self.steps(table.nested[call.name, "layer"], args[0])
+        if name == "TimeDistributed":
+            return self.each_step(call, table, args[0], marks)
         activation = getattr(layer, "activation", None)
         if getattr(activation, "__name__", "") in ("softmax", "log_softmax"):
             return self.kept_softmax(call, args, kwargs, marks, activation)
@@ -160,7 +165,7 @@ class Reference:
         with self.silenced(call):
             return layer(*args, **kwargs)
 
-    def sizes(self, call, args, kwargs, number):
+    def size(self, call, args, kwargs, number):
         pairs = zip(flatten([args, kwargs]), flatten([call.args, call.kwargs]), strict=True)
         found = [t for t, r in pairs if isinstance(r, Ref) and r.index == number]
         return found[0].shape
@@ -200,6 +205,13 @@ class Reference:
         for t in range(x.shape[1]):
             out = self.run(nested.graph, nested.table, nested.marks, None, [x[:, t]])
             results.append(out[0])
+        return tf.stack(results, axis=1)
+
+    def each_step(self, call, table, x, marks):
+        """A layer inside TimeDistributed, step by step."""
+        inner = replace(call, layer=call.layer.layer, args=call.args[:1], kwargs={})
+        stepped = {n: drop_axis(m, 1) for n, m in marks.items()}
+        results = [self.call(inner, table, (x[:, t],), {}, stepped) for t in range(x.shape[1])]
         return tf.stack(results, axis=1)
 
     @contextmanager

@@ -195,7 +195,9 @@ def _collect(graph: Graph, tables: list[tuple[Table, dict[int, Marks]]]) -> Anal
         groups.append(
             ChannelGroup(name, len(roots), tuple(slices[g]), blocked, fixed, tuple(counted[g]))
         )
-    resolved = [{i: m.resolved(labels) for i, m in marks.items()} for _, marks in tables]
+    for _, marks in tables:
+        marks.update({i: m.resolved(labels) for i, m in marks.items()})
+    resolved = [marks for _, marks in tables]
     every = [m for marks in resolved for m in marks.values()]
     parts = _parts(every, group_of, channel_of, groups)
     groups = [_with_lone_channels(g, p) for g, p in zip(groups, parts, strict=True)]
@@ -258,7 +260,7 @@ def _parts(
 def _resolved(labels: Labels, value: Any) -> Any:
     """Replaces label arrays in a nested value by representatives, and a Dim by its labels."""
     if isinstance(value, Dim):
-        return _dim_labels(value, labels)
+        return axis_labels(value.marks.resolved(labels), value.axis, value.length)
     if isinstance(value, np.ndarray):
         return labels.resolve(value)
     if isinstance(value, (list, tuple)):
@@ -266,14 +268,10 @@ def _resolved(labels: Labels, value: Any) -> Any:
     return value
 
 
-def _dim_labels(dim: Dim, labels: Labels) -> np.ndarray:
-    """Labels [k, n] along the axis that a Dim counts."""
-    rows = [
-        np.moveaxis(p, dim.axis, 0).reshape(-1)
-        for p in dim.marks.resolved(labels).planes
-        if p.shape[dim.axis] > 1
-    ]
-    return np.stack(rows) if rows else np.full((1, dim.length), NEVER)
+def axis_labels(marks: Marks, axis: int, length: int) -> np.ndarray:
+    """Labels [k, length] along one axis of a tensor, whose labels are resolved."""
+    rows = [np.moveaxis(p, axis, 0).reshape(-1) for p in marks.planes if p.shape[axis] > 1]
+    return np.stack(rows) if rows else np.full((1, length), NEVER)
 
 
 def _slices(

@@ -143,7 +143,7 @@ def _take(site: Site, axis: int, where: Parameter) -> Marks:
         vector, marks = site.project(marks, axis, site.in_shapes[0][axis])
         index = np.asarray(where.value, int) % vector.shape[-1]
         if depth:
-            site.edit(where.path, "pick", (vector, index))
+            site.edit(where.path, "pick", (vector, tuple(index.tolist())))
         else:
             site.edit(where.path, "size", vector[..., : int(index)])
         chosen = along(vector[..., np.atleast_1d(index)], axis, marks.rank)

@@ -248,7 +248,10 @@ class Site:
         if old is not None:
             self._tie_rows(old.labels, rows)
             return
-        self.table.bindings[key] = Binding(self.owner.name, number, weight, axis, rows, role)
+        inside = "" if self.owner is self.call else f"{self.call.name}."
+        self.table.bindings[key] = Binding(
+            self.owner.name, number, inside + weight, axis, rows, role
+        )
 
     def _weight(self, path: str) -> tuple[Any, int | None]:
         """A weight by attribute, and its index in the owner's weights."""
@@ -321,7 +324,7 @@ class Site:
             kind: "size" (labels or a Dim, counted), "shape" (numbers and Dims), "sizes" or
                 "indices" (a list of Dims or labels, counted or summed up), "slice" (labels before
                 start and before stop), "compress" (axis and labels of an array constant), "pick"
-                (labels of the source and positions in it, renumbered), "value" (as it is).
+                (labels of the source and a tuple of positions in it, renumbered), "value" (as it is).
             value: As the kind needs.
         """
         edits = self.table.edits.setdefault(self.call.outputs[0], {})

@@ -10,8 +10,8 @@ import numpy as np
 
 from tfedge._keras import library
 from tfedge.errors import PlanError
-from tfedge.graph.channels import Analysis, ChannelGroup, analyse
-from tfedge.graph.site import Table
+from tfedge.graph.channels import Analysis, ChannelGroup, analyse, axis_labels
+from tfedge.graph.site import Nested, Table
 from tfedge.graph.trace import Call, Graph, copy_layer, replay
 
 
@@ -65,7 +65,7 @@ def _rebuilt(graph: Graph, table: Table, alive: np.ndarray, made: dict[str, Any]
     """The model with smaller layers and new weights; the layers go into `made`."""
     changes = _config_changes(table, alive)
     for (name, key), nested in table.nested.items():
-        inner = _rebuilt(nested.graph, nested.table, alive, {})
+        inner = _rebuilt(_with_cut_inputs(nested, alive), nested.table, alive, {})
         serialize = library(nested.graph.flavour).saving.serialize_keras_object
         changes.setdefault(name, {})[key] = serialize(inner)
 
@@ -75,6 +75,18 @@ def _rebuilt(graph: Graph, table: Table, alive: np.ndarray, made: dict[str, Any]
 
     with _custom_layers(table):
         return replay(graph, make, lambda call: _edited(table, call, alive))
+
+
+def _with_cut_inputs(nested: Nested, alive: np.ndarray) -> Graph:
+    """The graph of a model inside a wrapper, with inputs of the size that reaches it now."""
+    tensors = list(nested.graph.tensors)
+    for number in nested.graph.inputs:
+        shape = list(tensors[number].shape)
+        for axis in nested.marks[number].axes:
+            labels = axis_labels(nested.marks[number], axis, shape[axis] or 1)
+            shape[axis] = int(_stays(labels, alive).sum())
+        tensors[number] = replace(tensors[number], shape=tuple(shape))
+    return replace(nested.graph, tensors=tensors)
 
 
 def _custom_layers(table: Table) -> Any:
@@ -225,7 +237,7 @@ def _edit(old: Any, path: list[Any], kind: str, value: Any, alive: np.ndarray) -
 
 def _picked(old: Any, value: Any, alive: np.ndarray) -> Any:
     """Positions of a gather, numbered anew; those of channels that are gone are left out."""
-    labels, index = value
+    labels, index = value[0], np.array(value[1], int)
     stay = _stays(labels, alive)
     new = (np.cumsum(stay) - 1)[index[stay[index]]]
     return new.tolist() if isinstance(old, (list, tuple)) else new.astype(np.asarray(old).dtype)

@@ -8,7 +8,7 @@ mechanism that pruning, folding, quantization and the bridge use to rebuild a mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tfedge._keras import flavour, keras, library, tf
@@ -245,9 +245,13 @@ class _Tracer:
         kwargs = map_structure(to_ref, dict(kwargs))
         if is_nested(layer):
             fixed = kwargs.get("training") if flavour(layer) == "tf_keras" else None
+            fresh = len(self.graph.tensors)
             inner = self.run(layer, _feeds(layer, args, kwargs), layer.name, fixed)
             for tensor, ref in zip(flat, flatten(inner), strict=True):
                 known[id(tensor)] = ref.index
+                if ref.index >= fresh:  # here the sizes are known that the model leaves free
+                    old = self.graph.tensors[ref.index]
+                    self.graph.tensors[ref.index] = replace(old, shape=tuple(tensor.shape))
             return
         for tensor in flat:
             known[id(tensor)] = self.new_tensor(tensor)
