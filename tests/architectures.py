@@ -1095,8 +1095,8 @@ def channels_first(k):
 
 
 BOTH = [
-    unet, unet_valid, fpn, yolo, shufflenet_v2, shufflenet_v1, shufflenet_odd, ghostnet, squeeze_excite, eca, cbam,
-    coordinate_attention, vit, vit_class_token, mobilevit, swin, own_attention,
+    unet, unet_valid, fpn, yolo, shufflenet_v2, shufflenet_v1, shufflenet_odd, ghostnet,
+    squeeze_excite, eca, cbam, coordinate_attention, vit, vit_class_token, mobilevit, swin, own_attention,
     own_attention_einsum, mlp_mixer, gmlp, convnext, repvgg, res2net, resnext, densenet, inception,
     hrnet, deeplab, non_local, channel_self_attention, wavenet, tcn, crnn, ds_cnn, autoencoder, vae,
     siamese, siamese_distance, two_tower, text_cnn, encoder_decoder, bidirectional_states,
@@ -1106,8 +1106,8 @@ BOTH = [
     squeezenet, network_in_network, capsules, mixture_of_experts, mixture_layers, softmax_inside,
     lambda_in_the_middle, resnet_option_a, even_odd_channels, gathered_channels,
     broadcasts, bilinear_pooling, efficient_attention, stacked_cells, preprocessing, tabular,
-    wide_normalizations, shared_stages, netvlad, deep_supervision, rnn_on_conv3d, depthwise_1d, repeats,
-    free_sizes, channels_first,
+    wide_normalizations, shared_stages, netvlad, deep_supervision, rnn_on_conv3d,
+    depthwise_1d, repeats, free_sizes, channels_first,
 ]  # fmt: skip
 ONLY = {
     "keras3": [grouped_query, llama_like, adaptive_pools, spectral],

@@ -144,9 +144,8 @@ class Reference:
 
     def call(self, call, table, args, kwargs, marks):
         layer, name = call.layer, kind(call.layer)
-        touched = any(
-            not k.all() for i in call.inputs for k in self.keeps(marks[i], self.size(call, args, kwargs, i))
-        )
+        sizes = {i: self.size(call, args, kwargs, i) for i in call.inputs}
+        touched = any(not k.all() for i, n in sizes.items() for k in self.keeps(marks[i], n))
         if touched and name in _REDUCTIONS:
             return self.compressed(call, args, kwargs, marks)
         if touched and name in ("LayerNormalization", "RMSNormalization", "GroupNormalization"):

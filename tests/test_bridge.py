@@ -14,7 +14,7 @@ from tfedge._keras import keras as tf_keras
 from tfedge.bridge import to_keras3, to_tf_keras
 from tfedge.errors import ModelError
 from tfedge.graph import replay, trace
-from tfedge.graph.trace import copy_layer
+from tfedge.graph.copying import copy_layer
 
 L, L2 = keras.layers, tf_keras.layers
 ONES = np.ones((2, 4), "float32")

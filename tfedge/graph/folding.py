@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tfedge.graph.copying import copy_layer
 from tfedge.graph.rewrite import Piece, Rewriter
-from tfedge.graph.trace import Call, copy_layer
+from tfedge.graph.trace import Call
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from tfedge._keras import library
-from tfedge.graph.trace import Call, Graph, Ref, Tensor, copy_layer, map_structure, replay
+from tfedge.graph.copying import copy_layer
+from tfedge.graph.trace import Call, Graph, Ref, Tensor, map_structure, replay
 
 
 @dataclass

@@ -11,8 +11,9 @@ import numpy as np
 from tfedge._keras import library
 from tfedge.errors import PlanError
 from tfedge.graph.channels import Analysis, ChannelGroup, analyse, axis_labels
+from tfedge.graph.copying import copy_layer
 from tfedge.graph.site import Nested, Table
-from tfedge.graph.trace import Call, Graph, copy_layer, replay
+from tfedge.graph.trace import Call, Graph, replay
 
 
 def cut(model: Any, cuts: dict[str, np.ndarray], analysis: Analysis | None = None) -> Any:

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfedge._keras import keras
+from tfedge.graph.copying import copy_layer
 from tfedge.graph.folding import affine
 from tfedge.graph.rewrite import Piece, activation_name, as_is
-from tfedge.graph.trace import Call, Graph, copy_layer
+from tfedge.graph.trace import Call, Graph
 from tfedge.quant.placement import FIXED_RANGE_ACTIVATIONS, FUSED_ACTIVATIONS
 
 _L = keras.layers
