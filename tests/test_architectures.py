@@ -27,7 +27,6 @@ BLOCKED = {
     "mixture_layers": {"dense": "only one of some tensor"},
     # Added to the input.
     "shared_stages": {"conv2d_1": "joins it with channels that cannot be cut"},
-    "lambda_in_the_middle": {"dense": "runs a Python function that cannot be read"},
     # Three groups of four channels, shuffled: what one convolution may lose, the next may not.
     "shufflenet_odd": {"conv2d_1": "joins all its channels into one"},
 }
