@@ -14,6 +14,7 @@ from typing import Any
 from tfedge._keras import keras
 from tfedge.bridge.configs import mended
 
+_OLD_WEIGHTS = ("2.12", "2.13", "2.14")
 _OLD_CONTAINER = "_layer_checkpoint_dependencies"
 
 
@@ -55,9 +56,14 @@ def load_zip(path: Path, custom: Mapping[str, Any]) -> Any:
         ModelError: A Lambda layer whose function is not among the custom objects.
     """
     with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+        known = "metadata.json" in archive.namelist()
+        version = json.loads(archive.read("metadata.json"))["keras_version"] if known else ""
+        today = mended(config, custom, named_functions=False)
+        if today == config and not version.startswith(_OLD_WEIGHTS):
+            return keras.models.load_model(str(path), compile=False)
         parts = {name: archive.read(name) for name in archive.namelist()}
-    config = json.loads(parts["config.json"])
-    parts["config.json"] = json.dumps(mended(config, custom, named_functions=False)).encode()
+    parts["config.json"] = json.dumps(today).encode()
     if "model.weights.h5" in parts:
         parts["model.weights.h5"] = _weights(parts["model.weights.h5"])
     with tempfile.TemporaryDirectory() as folder:

@@ -89,21 +89,7 @@ def convert_layer(layer: Any, name: str, target: Target) -> Any:
         del base["trainable"]
     if type(layer).__name__ in _LOOKUPS and "int" not in policy:
         del base["dtype"]  # the other Keras chooses by the output mode
-    out: dict[str, Any] = {}
-    for key, value in _config(layer).items():
-        key = _renamed(type(layer).__name__, key, target.to)
-        initial = key.endswith("initializer") and key not in accepted
-        if key in _WITHOUT_MEANING and key not in accepted or initial:
-            continue
-        if key in ("name", "trainable", "dtype"):
-            continue
-        if key not in accepted:
-            _require_default(layer, key, value)
-            continue
-        converted, use = _convert(layer, key, value, target)
-        if use:
-            out[key] = converted
-    new = kind(**out, **base)
+    new = kind(**_native_config(layer, accepted, target), **base)
     if kind is keras.layers.BatchNormalization:
         # The fused kernel rounds in another way (2e-7, which deep networks amplify a thousandfold)
         # and corrects the variance by n / (n - 1) in training; Keras 3 does neither.
@@ -111,6 +97,27 @@ def convert_layer(layer: Any, name: str, target: Target) -> Any:
     if not settable:
         new.trainable = trainable
     return new
+
+
+def _native_config(layer: Any, accepted: set[str], target: Target) -> dict[str, Any]:
+    """The config of a Keras layer in the words of the other Keras.
+
+    Raises:
+        NoCounterpart: An argument that the other Keras lacks is not the default.
+    """
+    out: dict[str, Any] = {}
+    for key, value in _config(layer).items():
+        key = _renamed(type(layer).__name__, key, target.to)
+        if key in ("name", "trainable", "dtype"):
+            continue
+        if key not in accepted:
+            if key not in _WITHOUT_MEANING and not key.endswith("initializer"):
+                _require_default(layer, key, value)
+            continue
+        converted, use = _convert(layer, key, value, target)
+        if use:
+            out[key] = converted
+    return out
 
 
 def _require_plain(layer: Any) -> None:

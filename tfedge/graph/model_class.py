@@ -53,11 +53,7 @@ def build_model(model: Any, kind: type, inputs: Any, outputs: Any, name: str) ->
     named = {k for k, p in parameters.items() if p.kind is not p.VAR_POSITIONAL}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if not open_ended and not {"inputs", "outputs"} <= named:
-        raise ModelError(
-            f"the model class {kind.__name__} cannot be built on other layers",
-            f"__init__{inspect.signature(kind.__init__)}",  # type: ignore[misc]
-            "Let its __init__ take inputs, outputs and **kwargs and pass them to super().__init__",
-        )
+        raise _not_built(kind, f"__init__({', '.join(parameters)})")
     config = _config(model)
     extra = {
         k: _argument(model, kind, k, config)
@@ -69,11 +65,15 @@ def build_model(model: Any, kind: type, inputs: Any, outputs: Any, name: str) ->
     try:
         return kind(inputs=inputs, outputs=outputs, **extra)
     except TypeError as e:
-        raise ModelError(
-            f"the model class {kind.__name__} cannot be built on other layers",
-            str(e).splitlines()[0],
-            "Let its __init__ take inputs, outputs and **kwargs and pass them to super().__init__",
-        ) from e
+        raise _not_built(kind, str(e).splitlines()[0]) from e
+
+
+def _not_built(kind: type, found: str) -> ModelError:
+    return ModelError(
+        f"the model class {kind.__name__} cannot be built on other layers",
+        found,
+        "Let its __init__ take inputs, outputs and **kwargs and pass them to super().__init__",
+    )
 
 
 def _config(model: Any) -> dict[str, Any]:
