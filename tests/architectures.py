@@ -1096,9 +1096,9 @@ def channels_first(k):
 
 BOTH = [
     unet, unet_valid, fpn, yolo, shufflenet_v2, shufflenet_v1, shufflenet_odd, ghostnet,
-    squeeze_excite, eca, cbam, coordinate_attention, vit, vit_class_token, mobilevit, swin, own_attention,
-    own_attention_einsum, mlp_mixer, gmlp, convnext, repvgg, res2net, resnext, densenet, inception,
-    hrnet, deeplab, non_local, channel_self_attention, wavenet, tcn, crnn, ds_cnn, autoencoder, vae,
+    squeeze_excite, eca, cbam, coordinate_attention, vit, vit_class_token, mobilevit, swin,
+    own_attention, own_attention_einsum, mlp_mixer, gmlp, convnext, repvgg, res2net, resnext, densenet,
+    inception, hrnet, deeplab, non_local, channel_self_attention, wavenet, tcn, crnn, ds_cnn, autoencoder, vae,
     siamese, siamese_distance, two_tower, text_cnn, encoder_decoder, bidirectional_states,
     attention_pooling, attention_repeat, transformer, masked_gru, conv_lstm, time_distributed,
     time_distributed_layers, multi_task, maxout, glu, highway, edsr, pixel_shuffle,
