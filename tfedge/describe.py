@@ -23,16 +23,23 @@ def model(keras_model: Any) -> dict[str, Any]:
             "inputs": {k: list(v.shape) for k, v in keras_model.inputs.items()},
             "outputs": keras_model.output_names,
         }
-    from tfedge.graph import analyse
+    from tfedge.graph import analyse, residual_blocks
     from tfedge.quantized import is_quantized
 
     costs = profile(keras_model)
+    macs = {layer.name: layer.macs for layer in costs.layers}
     groups: list[dict[str, Any]] = []
+    blocks: list[dict[str, Any]] = []
     if not is_quantized(keras_model):
         analysis = analyse(keras_model)
         table = Costs(analysis)
         full = {what: table.of({}, what) for what in ("macs", "params")}
-        groups = [_group(table, full, i, g) for i, g in enumerate(analysis.groups)]
+        for i, group in enumerate(analysis.groups):
+            produced = sum(macs.get(name, 0) for name in group.producers)
+            groups.append({**_group(table, full, i, group), "macs": produced})
+        for block in residual_blocks(analysis.graph):
+            saved = sum(macs.get(name, 0) for name in block.layers)
+            blocks.append({"name": block.name, "layers": block.layers, "macs": saved})
     return to_json(
         {
             "kind": "keras",
@@ -43,6 +50,7 @@ def model(keras_model: Any) -> dict[str, Any]:
             "uncounted": costs.uncounted,
             "layers": costs.layers,
             "groups": groups,
+            "blocks": blocks,
         }
     )
 

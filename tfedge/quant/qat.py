@@ -12,12 +12,12 @@ from typing import Any
 from tfedge._keras import flavour, keras, tf
 from tfedge.bridge import to_tf_keras
 from tfedge.errors import InputError, ModelError
+from tfedge.graph.copying import copy_layer
 from tfedge.graph.trace import (
     Call,
     Graph,
     Ref,
     Tensor,
-    copy_layer,
     flatten,
     functional_of,
     map_structure,

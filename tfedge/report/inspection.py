@@ -44,8 +44,13 @@ def _keras(found: Mapping[str, Any]) -> list[RenderableType]:
     header = ["layer", "type", "params", "MACs", "output"]
     out.append(plain_table("Layers", header, [_layer(layer) for layer in found["layers"]]))
     if found["groups"]:
-        header = ["group", "channels", "MACs saved by 1 %", "params saved by 1 %", "layers", "note"]
+        header = ["group", "channels", "MACs", "MACs saved by 1 %", "params saved by 1 %"]
+        header += ["layers", "note"]
         out.append(plain_table("Channel groups", header, [_group(g) for g in found["groups"]]))
+    if found.get("blocks"):
+        header = ["block (the layer that adds)", "MACs", "layers that go with it"]
+        cells = [[b["name"], b["macs"], " ".join(b["layers"])] for b in found["blocks"]]
+        out.append(plain_table("Residual blocks that can be removed", header, cells))
     if found["uncounted"]:
         out.append(_line(f"MACs do not count (no formula): {', '.join(found['uncounted'])}"))
     return out
@@ -60,7 +65,7 @@ def _group(group: Mapping[str, Any]) -> list[Any]:
     note = f"cannot be pruned: {group['reason']}" if group["blocked"] else ""
     saved = [f"{group[f'{what}_saved_per_percent']:.2f} %" for what in ("macs", "params")]
     layers = " ".join(group["producers"]) + " -> " + (" ".join(group["consumers"]) or "output")
-    return [group["name"], group["channels"], *saved, layers, note]
+    return [group["name"], group["channels"], group["macs"], *saved, layers, note]
 
 
 def _tflite(found: Mapping[str, Any]) -> list[RenderableType]:
