@@ -439,3 +439,13 @@ def test_a_class_that_changes_the_output_is_never_dropped():
     i = keras.Input((4,))
     with pytest.raises(ModelError, match="Shifted has its own call"):
         to_tf_keras(Shifted(inputs=i, outputs=L.Dense(2)(i)), keep_class=False)
+
+
+def test_a_file_crosses_as_its_model_does(tmp_path):
+    model = build3("residual")
+    model.save(tmp_path / "m.keras")
+    crossed = tfedge.bridge.to_tf_keras(tmp_path / "m.keras")
+    x = inputs3(model)
+    assert worst(outputs(crossed, x), outputs(model, x)) < 1e-5
+    crossed.save(tmp_path / "m.h5")
+    assert worst(outputs(tfedge.bridge.to_keras3(tmp_path / "m.h5"), x), outputs(model, x)) < 1e-5

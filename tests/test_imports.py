@@ -124,8 +124,8 @@ def test_the_device_side_needs_no_tensorflow(name):
 
 def test_public_names_are_pinned():
     assert sorted(tfedge.__all__) == [
-        "__version__", "benchmark", "compress", "convert", "distill", "errors", "graph", "inspect",
-        "load_model", "prune", "quant", "verify",
+        "__version__", "benchmark", "bridge", "compress", "convert", "distill", "errors", "graph",
+        "inspect", "load_model", "prune", "quant", "verify",
     ]  # fmt: skip
     assert {"PruneChannels", "shrink", "channel_groups"} <= set(tfedge.prune.__all__)
     assert "Distiller" in tfedge.distill.__all__

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tfedge._version import __version__
 
 if TYPE_CHECKING:
-    from tfedge import distill, errors, graph, prune, quant
+    from tfedge import bridge, distill, errors, graph, prune, quant
     from tfedge.api import benchmark, convert, inspect, load_model, verify
     from tfedge.pipeline import compress
 
@@ -23,11 +23,12 @@ _VERBS = {
     "load_model": "tfedge.api",
     "verify": "tfedge.api",
 }
-_PACKAGES = ("distill", "errors", "graph", "prune", "quant")
+_PACKAGES = ("bridge", "distill", "errors", "graph", "prune", "quant")
 
 __all__ = [  # noqa: F822
     "__version__",
     "benchmark",
+    "bridge",
     "compress",
     "convert",
     "distill",

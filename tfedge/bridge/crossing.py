@@ -28,6 +28,7 @@ from tfedge.bridge.layers import (
     is_tf_op,
     serialized_keras3,
 )  # fmt: skip
+from tfedge.bridge.loading import load_model
 from tfedge.bridge.operations import to_tensorflow
 from tfedge.bridge.reverse_operations import to_keras_ops
 from tfedge.bridge.weights import copy_weights
@@ -48,7 +49,8 @@ def to_tf_keras(
     state and the compilation are not carried: compile the result.
 
     Args:
-        model: A Keras 3 Functional or Sequential model (a tf_keras model is returned as it is).
+        model: A Keras 3 Functional or Sequential model, or the path of its file (a tf_keras model
+            is returned as it is).
         custom_objects: tf_keras classes and functions for the user's own layers, functions and
             model class, by the name that they have in Keras 3. A Keras 3 layer class under its own
             name is carried along instead.
@@ -62,6 +64,7 @@ def to_tf_keras(
     Raises:
         ModelError: A layer that has no counterpart; the message names it and what to supply.
     """
+    model = load_model(model, custom_objects)
     if flavour(model) == "tf_keras":
         return model
     return _cross(model, "tf_keras", custom_objects, keep_class)
@@ -75,7 +78,8 @@ def to_keras3(
     Slashes in names, which Keras 3 forbids, become underscores. Otherwise as `to_tf_keras`.
 
     Args:
-        model: A tf_keras Functional or Sequential model (a Keras 3 model is returned as it is).
+        model: A tf_keras Functional or Sequential model, or the path of its file (a Keras 3 model
+            is returned as it is).
         custom_objects: Keras 3 classes and functions for the user's own layers, functions and model
             class, by the name that they have in tf_keras.
         keep_class: As for `to_tf_keras`.
@@ -84,6 +88,7 @@ def to_keras3(
         ModelError: A layer or TensorFlow function that has no counterpart, or a quantize-aware
             model.
     """
+    model = load_model(model, custom_objects)
     if flavour(model) == "keras3":
         return model
     return _cross(model, "keras3", custom_objects, keep_class)
