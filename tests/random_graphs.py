@@ -117,7 +117,9 @@ def dense(g):
 def einsum_dense(g):
     x = g.take(3)
     if g.flag():
-        return g.kit.L.EinsumDense("btc,chd->bthd", output_shape=(x.shape[1], 2, 4), bias_axes="hd")(x)
+        return g.kit.L.EinsumDense(
+            "btc,chd->bthd", output_shape=(x.shape[1], 2, 4), bias_axes="hd"
+        )(x)
     return g.kit.L.EinsumDense("...c,cd->...d", output_shape=g.width(), bias_axes="d")(x)
 
 
@@ -440,7 +442,10 @@ def time_distributed(g):
     x = x[:, :3] if x.shape[1] > 3 else x
     L = g.kit.L
     if len(x.shape) == 3:
-        inner = [L.Dense(4), g.kit.Sequential([g.kit.Input((channels(x),)), L.Dense(6, "relu"), L.Dense(4)])]
+        inner = [
+            L.Dense(4),
+            g.kit.Sequential([g.kit.Input((channels(x),)), L.Dense(6, "relu"), L.Dense(4)]),
+        ]
     else:
         inner = [L.Conv1D(4, 1), L.Flatten(), L.LayerNormalization()]
     return L.TimeDistributed(g.choose(inner))(x)

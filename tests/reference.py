@@ -145,7 +145,9 @@ class Reference:
     def call(self, call, table, args, kwargs, marks):
         layer, name = call.layer, kind(call.layer)
         touched = any(
-            not k.all() for i in call.inputs for k in self.keeps(marks[i], self.size(call, args, kwargs, i))
+            not k.all()
+            for i in call.inputs
+            for k in self.keeps(marks[i], self.size(call, args, kwargs, i))
         )
         if touched and name in _REDUCTIONS:
             return self.compressed(call, args, kwargs, marks)

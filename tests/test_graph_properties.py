@@ -68,7 +68,9 @@ def check(flavour, draw, tmp_path, steps):
         names = [g.name for g in analysis.groups]
         assert len(set(names)) == len(names)
         positions_once(analysis)
-        cuts = random_cuts(analysis, draw(st.integers(0, 99)), draw(st.sampled_from([0.2, 0.5, 0.8])))
+        cuts = random_cuts(
+            analysis, draw(st.integers(0, 99)), draw(st.sampled_from([0.2, 0.5, 0.8]))
+        )
         small = cut(model, cuts, analysis)
         got = run(small, x)
         assert difference(got, Reference(analysis, cuts)(x)) < TOLERANCE
