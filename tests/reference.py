@@ -175,7 +175,9 @@ class Reference:
         def small(old, new):
             if isinstance(old, Ref):
                 return self.compress(new, marks[old.index])
-            return new
+            return _align(new, keeps) if isinstance(old, np.ndarray) else new
+
+        keeps = self.keeps(marks[call.inputs[0]], self.size(call, args, kwargs, call.inputs[0]))
 
         few = _map2(small, call.args, args), _map2(small, call.kwargs, kwargs)
         full = call.layer(*args, **kwargs)
@@ -266,8 +268,9 @@ def _map2(fn, structure, values):
     return fn(structure, values)
 
 
-def _shrink(value, keeps):
-    for axis, keep in enumerate(keeps):
+def _align(value, keeps):
+    """A constant that broadcasts against a tensor, without the tensor's dead positions."""
+    for axis, keep in enumerate(keeps[len(keeps) - value.ndim :]):
         if value.shape[axis] == len(keep):
             value = np.compress(keep, value, axis)
     return value

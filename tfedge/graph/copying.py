@@ -58,7 +58,13 @@ def copy_operation(op: Any, changes: dict[str, Any] | None = None, name: str | N
         changes: Parameters to replace.
         name: New name, or None to keep the operation's own.
     """
-    config = {**op.get_config(), **(changes or {}), "name": name or op.name}
+    try:
+        config = {**op.get_config(), **(changes or {}), "name": name or op.name}
+    except NotImplementedError:  # an array parameter has no config
+        new = object.__new__(type(op))
+        vars(new).update({**vars(op), **(changes or {}), "name": name or op.name})
+        new._inbound_nodes, new._outbound_nodes = [], []
+        return new
     return type(op).from_config(config)
 
 

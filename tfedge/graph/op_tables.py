@@ -16,13 +16,13 @@ _UNARY = (
     "Erfc Erfinv StopGradient Identity Copy ConvertToTensor OnesLike ZerosLike FullLike Isfinite "
     "Isinf Isnan Isneginf Isposinf LogicalNot BitwiseNot BitwiseInvert NanToNum Threshold "
     "HardShrink SoftShrink TanhShrink Squareplus SparsePlus SparseSigmoid Real Imag Conj Conjugate "
-    "Angle Deg2rad Rad2deg Heaviside I0"
+    "Angle Deg2rad Rad2deg I0"
 ).split()
 _BINARY = (
     "Add Subtract Multiply Divide TrueDivide DivideNoNan FloorDivide Maximum Minimum Fmax Fmin "
     "Fmod Power Mod Where Greater GreaterEqual Less LessEqual Equal NotEqual Isclose LogicalAnd "
     "LogicalOr LogicalXor Arctan2 Hypot Logaddexp Logaddexp2 SquaredDifference BitwiseAnd "
-    "BitwiseOr BitwiseXor"
+    "BitwiseOr BitwiseXor Heaviside"
 ).split()
 _REDUCE = (
     "Mean Sum Max Min Amax Amin Prod Var Std Logsumexp All Any Median Norm Moments Ptp Nanmean "
@@ -52,7 +52,7 @@ KERAS_OPS = {
     "Stack": r.stack_op,
     "Unstack": r.unstack_op,
     "Split": r.split_op,
-    "ArraySplit": r.split_op,
+    "ArraySplit": r.array_split,
     "GetItem": x.getitem,
     "Slice": x.slice_op,
     "Take": x.take,
@@ -103,7 +103,7 @@ TF_OPS = {
     ),
     **dict.fromkeys(
         "math.add math.subtract math.multiply math.divide math.truediv math.divide_no_nan "
-        "math.multiply_no_nan math.floordiv math.floormod math.mod math.maximum math.minimum "
+        "math.multiply_no_nan math.floordiv compat.v1.floor_div math.floormod math.mod math.maximum math.minimum "
         "math.pow where math.greater math.greater_equal math.less math.less_equal math.equal "
         "math.not_equal math.logical_and math.logical_or math.logical_xor math.atan2 math.xlogy "
         "math.squared_difference math.add_n __operators__.add __operators__.sub __operators__.mul "
@@ -131,7 +131,6 @@ TF_OPS = {
     "expand_dims": r.expand_dims,
     "squeeze": r.squeeze,
     "compat.v1.squeeze": r.squeeze,
-    "keras.backend.batch_flatten": r.ravel,
     "concat": r.concat_op,
     "stack": r.stack_op,
     "unstack": r.unstack_op,

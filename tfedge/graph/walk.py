@@ -56,17 +56,18 @@ def _apply(site: Site) -> list[Marks]:
     """One rule's result, checked; a rule that fails blocks what it touched."""
     rule = rule_for(site.layer)
     issued = len(site.table.labels)
+    own = is_own_rule(rule)
     try:
         return checked(site, rule(site))
-    except TfedgeError:
-        raise
-    except _FAILURES as e:
+    except (TfedgeError, *_FAILURES) as e:
+        if not own and isinstance(e, TfedgeError):
+            raise
         text = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
-        if not is_own_rule(rule):
+        if not own:
             raise site.wrong(text, "The rule raised this error") from e
-        site.block(np.arange(issued, len(site.table.labels)), f"is used in a way that its rule "
-                   f"does not know ({text})")  # fmt: skip
-        return site.block_inputs(f"is used in a way that its rule does not know ({text})")
+        reason = f"is used in a way that its rule does not know ({text})"
+        site.block(np.arange(issued, len(site.table.labels)), reason)
+        return site.block_inputs(reason)
 
 
 def checked(site: Site, result: Any) -> list[Marks]:
