@@ -10,6 +10,7 @@ pruned model saves, reloads, trains a step and converts to float TFLite, seconds
 from __future__ import annotations
 
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -52,54 +53,14 @@ def settle(model: Any) -> np.ndarray:
     return x
 
 
-def reference(analysis: Any, cuts: dict, x: np.ndarray) -> list[np.ndarray]:
-    """The original layers run eagerly, dead channels of every activation set to zero."""
-    from tfedge._keras import tf
-
-    graph = analysis.graph
-    groups = {g.name: i for i, g in enumerate(analysis.groups)}
-    dead = {(groups[n], int(c)) for n, cs in cuts.items() for c in cs}
-    stays = {root: place not in dead for root, place in analysis.position.items()}
-    values: dict[int, Any] = {graph.inputs[0]: tf.constant(x)}
-    masks: dict[int, np.ndarray] = {}
-
-    def leaf(v: Any) -> Any:
-        return values[v.index] if type(v).__name__ == "Ref" else v
-
-    from tfedge.graph.trace import flatten, map_structure
-
-    for call in graph.calls:
-        args = map_structure(leaf, call.args)
-        kwargs = {k: v for k, v in map_structure(leaf, call.kwargs).items() if k != "training"}
-        if type(call.layer).__name__ == "LayerNormalization":
-            result = kept_norm(call.layer, args[0], masks[call.inputs[0]])
-        else:
-            result = call.layer(*args, **kwargs)
-        for number, tensor in zip(call.outputs, flatten(result), strict=True):
-            labels = analysis.tensor_labels[number]
-            flat = [v < 0 or stays[v] for v in labels.ravel().tolist()]
-            masks[number] = np.array(flat, "float32").reshape(labels.shape)
-            values[number] = tensor * masks[number] if not all(flat) else tensor
-    return [np.asarray(values[i]) for i in graph.output_refs()]
-
-
-def kept_norm(layer: Any, x: Any, mask: np.ndarray) -> Any:
-    """Layer norm over the kept channels of the last axis."""
-    from tfedge._keras import tf
-
-    keep = np.broadcast_to(mask.reshape(-1), (x.shape[-1],)).astype("float32")
-    mean = tf.reduce_sum(x * keep, -1, keepdims=True) / keep.sum()
-    variance = tf.reduce_sum(keep * (x - mean) ** 2, -1, keepdims=True) / keep.sum()
-    y = (x - mean) / tf.sqrt(variance + layer.epsilon)
-    y = y if layer.gamma is None else y * tf.convert_to_tensor(layer.gamma)
-    return y if layer.beta is None else y + tf.convert_to_tensor(layer.beta)
-
-
 def measure(row: str) -> dict[str, Any]:
     """The columns of one model."""
     import tfedge
     from tfedge._keras import tf
     from tfedge.graph import analyse
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' reference
+    from tests.reference import Reference, difference
 
     model = build(row)
     x = settle(model)
@@ -107,11 +68,9 @@ def measure(row: str) -> dict[str, Any]:
     done = tfedge.prune.shrink(model, 0.5, round_to=1)
     seconds = time.perf_counter() - begin
     analysis = analyse(model)
-    want = reference(analysis, done.plan.cuts(), x)
+    want = Reference(analysis, done.plan.cuts())([x])
     got = [np.asarray(t) for t in tf.nest.flatten(done.model(x, training=False))]
-    error = max(
-        float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(got, want, strict=True)
-    )
+    error = difference(got, want)
     blocked = [g.name for g in analysis.groups if g.blocked and "output" not in g.blocked]
     columns = (
         {"error": f"not exact: {error:.1e}"} if error > 1e-4 else {"difference": f"{error:.1e}"}

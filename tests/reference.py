@@ -144,11 +144,8 @@ class Reference:
 
     def call(self, call, table, args, kwargs, marks):
         layer, name = call.layer, kind(call.layer)
-        touched = any(
-            not k.all()
-            for i in call.inputs
-            for k in self.keeps(marks[i], self.size(call, args, kwargs, i))
-        )
+        sizes = {i: self.size(call, args, kwargs, i) for i in call.inputs}
+        touched = any(not k.all() for i, s in sizes.items() for k in self.keeps(marks[i], s))
         if touched and name in _REDUCTIONS:
             return self.compressed(call, args, kwargs, marks)
         if touched and name in ("LayerNormalization", "RMSNormalization", "GroupNormalization"):
@@ -168,9 +165,8 @@ class Reference:
             return layer(*args, **kwargs)
 
     def size(self, call, args, kwargs, number):
-        found = [t for t, r in zip(flatten([args, kwargs]), flatten([call.args, call.kwargs]),
-                                   strict=True) if isinstance(r, Ref) and r.index == number]  # fmt: skip
-        return found[0].shape
+        pairs = zip(flatten([call.args, call.kwargs]), flatten([args, kwargs]), strict=True)
+        return next(t.shape for r, t in pairs if isinstance(r, Ref) and r.index == number)
 
     def compressed(self, call, args, kwargs, marks):
         """The operation on what is left of its inputs."""

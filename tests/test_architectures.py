@@ -1,4 +1,4 @@
-"""Every architecture is analysed, cut exactly, shrunk, counted, trained a step, saved and loaded."""
+"""Every architecture is cut exactly, shrunk, counted, trained a step, saved and loaded."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ def dot_product_attention(site: Site) -> Marks:
         if i is not None:
             site.block(site.inputs[i], "takes it as a mask")
     shapes, letters = site.in_shapes[:3], ("bqhd", "bkhd", "bkhe")
-    for marks, names in zip(site.inputs[:3], letters, strict=True):
+    for marks in site.inputs[:3]:
         steps = Marks(tuple(p for p in marks.planes if p.shape[1] > 1), marks.rank)
         site.block(steps, _STEPS)
     grown = _mask_heads(site)

@@ -370,7 +370,7 @@ def copy_operation(op: Any, changes: dict[str, Any] | None = None, name: str | N
 
 
 def _copy_lambda(layer: Any, name: str | None) -> Any:
-    """A Lambda with the same function object: its config would lose what the function closes over."""
+    """A Lambda with the same function object, whose config would lose what it closes over."""
     return type(layer)(
         layer.function,
         output_shape=getattr(layer, "_output_shape", None),

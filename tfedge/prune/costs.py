@@ -24,11 +24,16 @@ class Costs:
             for i, w in enumerate(getattr(layer, "weights", []))
         }
         self.uses, _ = weight_uses(analysis.graph)
-        self.slices = [
-            (i, (s.layer, s.weight), s.axis, s.channel)
-            for i, g in enumerate(analysis.groups)
-            for s in g.slices
+        slices = [
+            (i, (s.layer, s.weight), s) for i, g in enumerate(analysis.groups) for s in g.slices
         ]
+        # Where two labels own one position (two pruned axes made flat), it is counted once.
+        taken: dict[tuple, int] = {}
+        for _, key, s in slices:
+            taken[key, s.axis] = taken.get((key, s.axis), 0) + len(s.index)
+        twice = {k for k, n in taken.items() if n > self.shapes[k[0]][k[1]]}
+        self.slices = [(i, k, s.axis, s.channel) for i, k, s in slices if (k, s.axis) not in twice]
+        self.doubles = [(i, k, s) for i, k, s in slices if (k, s.axis) in twice]
 
     def of(self, dead: dict[int, np.ndarray], what: str) -> float:
         """The cost after a cut.
@@ -41,6 +46,13 @@ class Costs:
         for group, key, axis, channel in self.slices:
             if group in dead:
                 dims[key][axis] -= int(dead[group][channel].sum())
+        gone: dict[tuple, np.ndarray] = {}
+        for group, key, s in self.doubles:
+            if group in dead:
+                mask = gone.setdefault((key, s.axis), np.zeros(self.shapes[key][s.axis], bool))
+                mask[s.index[dead[group][s.channel]]] = True
+        for (key, axis), mask in gone.items():
+            dims[key][axis] -= int(mask.sum())
         if what == "params":
             return float(sum(prod(d) for d in dims.values()))
         return float(sum(u.positions * prod(dims[u.layer, u.weight]) for u in self.uses))
