@@ -57,7 +57,7 @@ def settle(model: Any) -> np.ndarray:
 def measure(row: str) -> dict[str, Any]:
     """The columns of one model."""
     import tfedge
-    from tests.reference import Reference
+    from tests.reference import Reference, difference
     from tfedge._keras import tf
     from tfedge.graph import analyse
 
@@ -69,9 +69,7 @@ def measure(row: str) -> dict[str, Any]:
     analysis = analyse(model)
     want = Reference(analysis, done.plan.cuts())([x])
     got = [np.asarray(t) for t in tf.nest.flatten(done.model(x, training=False))]
-    error = max(
-        float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(got, want, strict=True)
-    )
+    error = difference(got, want)
     blocked = [g.name for g in analysis.groups if g.blocked and "output" not in g.blocked]
     columns = (
         {"error": f"not exact: {error:.1e}"} if error > 1e-4 else {"difference": f"{error:.1e}"}

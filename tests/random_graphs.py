@@ -136,9 +136,9 @@ def norm(g):
     rank, c = len(x.shape), channels(x)
     L = g.kit.L
     axes = g.draw(st.sets(st.integers(1, rank - 1), min_size=1))
-    over = sorted(axes)
-    options = [L.BatchNormalization(), L.LayerNormalization(), L.LayerNormalization(axis=over),
-               L.UnitNormalization(axis=over)]  # fmt: skip
+    axes = sorted(axes)
+    options = [L.BatchNormalization(), L.LayerNormalization(), L.LayerNormalization(axis=axes),
+               L.UnitNormalization(axis=axes)]  # fmt: skip
     if rank > 2 and c % 2 == 0:
         options += [L.GroupNormalization(2), L.GroupNormalization(-1)]
     if g.kit.flavour == "keras3":
@@ -151,9 +151,9 @@ def activation(g):
     rank = len(x.shape)
     L = g.kit.L
     shared = sorted(g.draw(st.sets(st.integers(1, rank - 1))))
+    axis = g.draw(st.integers(1, rank - 1))
     options = [L.ReLU(), L.Activation("sigmoid"), L.PReLU(shared_axes=shared or None),
-               L.Softmax(axis=g.draw(st.integers(1, rank - 1))),
-               L.Activation("softmax")]  # fmt: skip
+               L.Softmax(axis=axis), L.Activation("softmax")]  # fmt: skip
     return g.choose(options)(x)
 
 

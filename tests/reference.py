@@ -145,7 +145,7 @@ class Reference:
     def call(self, call, table, args, kwargs, marks):
         layer, name = call.layer, kind(call.layer)
         sizes = {i: self.size(call, args, kwargs, i) for i in call.inputs}
-        touched = any(not k.all() for i, n in sizes.items() for k in self.keeps(marks[i], n))
+        touched = any(not k.all() for i, s in sizes.items() for k in self.keeps(marks[i], s))
         if touched and name in _REDUCTIONS:
             return self.compressed(call, args, kwargs, marks)
         if touched and name in ("LayerNormalization", "RMSNormalization", "GroupNormalization"):
@@ -165,9 +165,8 @@ class Reference:
             return layer(*args, **kwargs)
 
     def size(self, call, args, kwargs, number):
-        pairs = zip(flatten([args, kwargs]), flatten([call.args, call.kwargs]), strict=True)
-        found = [t for t, r in pairs if isinstance(r, Ref) and r.index == number]
-        return found[0].shape
+        pairs = zip(flatten([call.args, call.kwargs]), flatten([args, kwargs]), strict=True)
+        return next(t.shape for r, t in pairs if isinstance(r, Ref) and r.index == number)
 
     def compressed(self, call, args, kwargs, marks):
         """The operation on what is left of its inputs."""

@@ -203,7 +203,8 @@ BLOCKED3 = {
 
 @pytest.mark.parametrize("name", EXAMPLES3)
 def test_keras_operations(name):
-    check("keras3", EXAMPLES3[name], batch=3 if name in ("concatenate_constant", "slice") else None)
+    fixed = name in ("concatenate_constant", "slice")
+    check("keras3", EXAMPLES3[name], batch=3 if fixed else None)
 
 
 @pytest.mark.parametrize("name", IMAGES3)
@@ -233,7 +234,8 @@ def tf_function(name):
 
 ONE_TENSOR = [
     n for n, r in TF_OPS.items() if r.__name__ == "unary" and "__" not in n and "keras" not in n
-    and n not in ("cast", "saturate_cast", "nn.dropout", "debugging.check_numerics", "math.logical_not")
+    and n not in ("cast", "saturate_cast", "nn.dropout", "debugging.check_numerics",
+                  "math.logical_not")
 ]  # fmt: skip
 
 

@@ -103,7 +103,8 @@ TF_OPS = {
     ),
     **dict.fromkeys(
         "math.add math.subtract math.multiply math.divide math.truediv math.divide_no_nan "
-        "math.multiply_no_nan math.floordiv compat.v1.floor_div math.floormod math.mod math.maximum math.minimum "
+        "math.multiply_no_nan math.floordiv math.floormod compat.v1.floor_div math.mod "
+        "math.maximum math.minimum "
         "math.pow where math.greater math.greater_equal math.less math.less_equal math.equal "
         "math.not_equal math.logical_and math.logical_or math.logical_xor math.atan2 math.xlogy "
         "math.squared_difference math.add_n __operators__.add __operators__.sub __operators__.mul "

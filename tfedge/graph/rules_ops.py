@@ -236,7 +236,7 @@ def split_op(site: Site) -> list[Marks]:
     if where.path:
         site.edit(where.path, "indices", dims[:-1])
     elif sizes.path and not is_dynamic(sizes.value):
-        site.edit(sizes.path, "sizes", dims)
+        site.edit(sizes.path, "shape", dims)
     else:
         return site.block_inputs("splits in a way that is not known")
     return parts
@@ -333,7 +333,7 @@ def pad_op(site: Site) -> Marks:
         rows = [np.concatenate([before, row, after]) for row in np.atleast_2d(vector)]
         marks = rest + along(np.stack(rows), axis, rank)
         dims[axis] = [before, after]
-    site.edit(place.path, "nested", dims)
+    site.edit(place.path, "shape", dims)
     return marks
 
 

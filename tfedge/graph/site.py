@@ -321,10 +321,10 @@ class Site:
 
         Args:
             path: Where it stands.
-            kind: "size" (labels or a Dim, counted), "shape" (numbers and Dims), "sizes" or
-                "indices" (a list of Dims or labels, counted or summed up), "slice" (labels before
-                start and before stop), "compress" (axis and labels of an array constant), "pick"
-                (labels of the source and a tuple of positions in it, renumbered), "value".
+            kind: "size" (labels or a Dim, counted), "shape" (a nested list of numbers and Dims),
+                "indices" (a list of Dims, summed up), "slice" (labels before start and before
+                stop), "compress" (axis and labels of an array constant), "pick" (labels of the
+                source and a tuple of positions in it, renumbered), "value" (as it is).
             value: As the kind needs.
         """
         edits = self.table.edits.setdefault(self.call.outputs[0], {})

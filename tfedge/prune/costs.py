@@ -49,11 +49,17 @@ class Costs:
     def __init__(self, analysis: Analysis) -> None:
         self.sizes = _Sizes(analysis.graph)
         self.channels = [g.channels for g in analysis.groups]
-        self.slices = [
-            (i, (s.layer, s.weight), s.axis, s.channel)
-            for i, g in enumerate(analysis.groups)
-            for s in g.slices
+        slices = [
+            (i, (s.layer, s.weight), s) for i, g in enumerate(analysis.groups) for s in g.slices
         ]
+        # Where two labels own one position (two pruned axes made flat), it is counted once.
+        taken: dict[tuple, int] = {}
+        for _, key, s in slices:
+            taken[key, s.axis] = taken.get((key, s.axis), 0) + len(s.index)
+        shapes = self.sizes.shapes
+        twice = {k for k, n in taken.items() if n > shapes[k[0]][k[1]]}
+        self.slices = [(i, k, s.axis, s.channel) for i, k, s in slices if (k, s.axis) not in twice]
+        self.doubles = [(i, k, s) for i, k, s in slices if (k, s.axis) in twice]
 
     def of(self, dead: dict[int, np.ndarray], what: str) -> float:
         """The cost after a cut.
@@ -67,7 +73,19 @@ class Costs:
             if group in dead:
                 row = dims.setdefault(key, list(self.sizes.shapes[key]))
                 row[axis] -= int(np.count_nonzero(dead[group][channel]))
+        for (key, axis), mask in self._lost_doubles(dead).items():
+            dims.setdefault(key, list(self.sizes.shapes[key]))[axis] -= int(mask.sum())
         return self.sizes.total(dims, what)
+
+    def _lost_doubles(self, dead: dict[int, np.ndarray]) -> dict[tuple, np.ndarray]:
+        """Positions that go, of the axes where two labels own one position."""
+        gone: dict[tuple, np.ndarray] = {}
+        for group, key, s in self.doubles:
+            if group in dead:
+                length = self.sizes.shapes[key][s.axis]
+                mask = gone.setdefault((key, s.axis), np.zeros(length, bool))
+                mask[s.index[dead[group][s.channel]]] = True
+        return gone
 
     def after(self, counts: list[int], what: str) -> float:
         """The cost where each group loses its first `counts[i]` channels.
