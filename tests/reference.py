@@ -120,17 +120,14 @@ class Reference:
             shape = [1] * len(keeps)
             shape[axis] = len(keep)
             mask = mask & keep.reshape(shape)
-        out = tf.where(mask, tensor, tf.zeros_like(tensor))
-        if getattr(tensor, "_keras_mask", None) is not None:
-            out._keras_mask = tensor._keras_mask
-        return out
+        return _with_mask(tf.where(mask, tensor, tf.zeros_like(tensor)), tensor)
 
     def compress(self, tensor, marks):
         """The tensor without its dead positions."""
         value = np.asarray(tensor)
         for axis, keep in enumerate(self.keeps(marks, value.shape)):
             value = np.compress(keep, value, axis)
-        return tf.constant(value)
+        return _with_mask(tf.constant(value), tensor)
 
     def restore(self, small, marks, shape):
         """Puts a compressed result back, zeros elsewhere."""
@@ -142,7 +139,7 @@ class Reference:
 
     # One call.
 
-    def call(self, call, table, args, kwargs, marks):
+    def call(self, call, table, args, kwargs, marks, path="layer"):
         layer, name = call.layer, kind(call.layer)
         sizes = {i: self.size(call, args, kwargs, i) for i in call.inputs}
         touched = any(not k.all() for i, s in sizes.items() for k in self.keeps(marks[i], s))
@@ -152,12 +149,13 @@ class Reference:
             norm = {"L": kept_layer_norm, "R": kept_rms_norm, "G": kept_group_norm}[name[0]]
             x, own = args[0], marks[call.inputs[0]]
             return self.restore(norm(layer, np.asarray(x), self.keeps(own, x.shape)), own, x.shape)
-        if (call.name, "layer") in table.nested:
-            return self.steps(table.nested[call.name, "layer"], args[0])
+        if (call.name, path) in table.nested and name == "TimeDistributed":
+            return self.steps(table.nested[call.name, path], args[0])
         if name == "TimeDistributed":
-            return self.each_step(call, table, args[0], marks)
+            return self.each_step(call, table, args[0], marks, f"{path}.config.layer")
         activation = getattr(layer, "activation", None)
-        if getattr(activation, "__name__", "") in ("softmax", "log_softmax"):
+        counts = getattr(activation, "__name__", "") in ("softmax", "log_softmax")
+        if counts and not hasattr(layer, "cell"):
             return self.kept_softmax(call, args, kwargs, marks, activation)
         if getattr(layer, "_call_has_training_arg", False) or "training" in _accepted(layer):
             kwargs = {**kwargs, "training": False}
@@ -207,11 +205,13 @@ class Reference:
             results.append(out[0])
         return tf.stack(results, axis=1)
 
-    def each_step(self, call, table, x, marks):
+    def each_step(self, call, table, x, marks, path):
         """A layer inside TimeDistributed, step by step."""
         inner = replace(call, layer=call.layer.layer, args=call.args[:1], kwargs={})
         stepped = {n: drop_axis(m, 1) for n, m in marks.items()}
-        results = [self.call(inner, table, (x[:, t],), {}, stepped) for t in range(x.shape[1])]
+        results = [
+            self.call(inner, table, (x[:, t],), {}, stepped, path) for t in range(x.shape[1])
+        ]
         return tf.stack(results, axis=1)
 
     @contextmanager
@@ -234,6 +234,13 @@ class Reference:
         finally:
             for number, value in before.items():
                 layer.weights[number].assign(value)
+
+
+def _with_mask(tensor, source):
+    """The tensor with the time mask that Keras keeps on another."""
+    if getattr(source, "_keras_mask", None) is not None:
+        tensor._keras_mask = source._keras_mask
+    return tensor
 
 
 def _accepted(layer) -> list[str]:

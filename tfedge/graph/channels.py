@@ -165,7 +165,7 @@ def _make_grids(labels: Labels, marks: dict[int, Marks]) -> None:
                 for axis in axes:
                     if axis != keep:
                         first = np.take(now, [0], axis=axis)
-                        labels.tie(now, first, "a reshape joins it with channels that stay")
+                        labels.tie(now, first, "a reshape joins it with others", "a reshape")
                         now = labels.resolve(first)
 
 

@@ -31,10 +31,18 @@ def batch_norm(site: Site) -> Marks:
 
 def layer_norm(site: Site) -> Marks:
     """LayerNormalization: gamma and beta over its axes; its mean counts the kept channels."""
+    return _over_axes(site, ("gamma", "beta"))
+
+
+def _over_axes(site: Site, weights: tuple[str, ...]) -> Marks:
+    """A norm whose weights have the shape of the axes that it runs over."""
     axes = _axes(site.layer.axis, len(site.in_shapes[0]))
-    for position in sorted(range(len(axes)), key=lambda i: -axes[i]):
+    if axes != sorted(axes) and set(axes) & set(site.inputs[0].axes):
+        # Keras 3 sorts axes as they are written, and then reads the weights in another order.
+        return site.block_inputs("has negative and positive axes, which mixes up its weights")[0]
+    for position in reversed(range(len(axes))):
         vector, _ = _refreshed(site).split(axes[position])
-        for weight in ("gamma", "beta"):
+        for weight in weights:
             site.bind(weight, position, vector, "through")
         site.counts(vector)
     return _refreshed(site).inputs[0]
@@ -48,12 +56,7 @@ def _refreshed(site: Site) -> Site:
 
 def rms_norm(site: Site) -> Marks:
     """RMSNormalization: scale over its axes; the mean square counts the kept channels."""
-    axes = _axes(site.layer.axis, len(site.in_shapes[0]))
-    for position in sorted(range(len(axes)), key=lambda i: -axes[i]):
-        vector, _ = _refreshed(site).split(axes[position])
-        site.bind("scale", position, vector, "through")
-        site.counts(vector)
-    return _refreshed(site).inputs[0]
+    return _over_axes(site, ("scale",))
 
 
 def unit_norm(site: Site) -> Marks:

@@ -293,7 +293,7 @@ class Site:
         if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape:
             self.tie(a, b)
         elif isinstance(a, Dim) and isinstance(b, Dim) and a.length == b.length:
-            self.tie(self._dim_vector(a), self._dim_vector(b))
+            self._same_marks(a.marks, b.marks)
         elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
             for x, y in zip(a, b, strict=True):
                 self.same_count(x, y)
@@ -301,10 +301,15 @@ class Site:
             for value in (a, b):
                 self._block_counted(value)
 
-    def _dim_vector(self, dim: Dim) -> np.ndarray:
-        vector, _ = self.project(dim.marks, dim.axis, dim.length)
-        self._tie_rows(np.atleast_2d(vector), np.atleast_2d(vector)[:1])
-        return np.atleast_2d(vector)[0]
+    def _same_marks(self, a: Marks, b: Marks) -> None:
+        """Ties what two tensors of one shape carry, or keeps both whole."""
+        pairs = list(zip(a.planes, b.planes, strict=False))
+        if len(a.planes) == len(b.planes) and all(p.shape == q.shape for p, q in pairs):
+            for p, q in pairs:
+                self.tie(p, q)
+        else:
+            for marks in (a, b):
+                self.block(marks, "is used twice in different ways")
 
     def _block_counted(self, value: Any) -> None:
         reason = "is used twice in different ways"
