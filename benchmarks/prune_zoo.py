@@ -56,15 +56,15 @@ def settle(model: Any) -> np.ndarray:
 
 def measure(row: str) -> dict[str, Any]:
     """The columns of one model."""
-    import tfedge
     from tests.reference import Reference, difference
     from tfedge._keras import tf
     from tfedge.graph import analyse
+    from tfedge.prune import shrink
 
     model = build(row)
     x = settle(model)
     begin = time.perf_counter()
-    done = tfedge.prune.shrink(model, 0.5, round_to=1)
+    done = shrink(model, 0.5, round_to=1)
     seconds = time.perf_counter() - begin
     analysis = analyse(model)
     want = Reference(analysis, done.plan.cuts())([x])
