@@ -27,6 +27,16 @@ BLOCKED = {
     "mixture_layers": {"dense": "only one of some tensor"},
     # Added to the input.
     "shared_stages": {"conv2d_1": "joins it with channels that cannot be cut"},
+    "block_without_a_rule": {"before": "has no pruning rule"},
+    "attention_of_many_features": {"dense": "several axes a position"},
+    "own_activations": {
+        "dense_1": "does not act element by element",
+        "dense_4": "does not act element by element",
+    },
+    "recurrent_softmax": {"lstm": "does not act element by element"},
+    "outer_product_as_image": {"rows": "slides over", "columns": "slides over"},
+    # Keras 3 alone reads these weights in another order than it makes them.
+    "two_signs_of_axes": {"first": "negative and positive axes"},
     # Three groups of four channels, shuffled: what one convolution may lose, the next may not.
     "shufflenet_odd": {"conv2d_1": "joins all its channels into one"},
 }
@@ -48,9 +58,9 @@ def made(flavour, name):
     return model, x
 
 
-def check_blocked(groups, name):
+def check_blocked(groups, flavour, name):
     """Only what is known to stay is blocked, for the known reason."""
-    expected = BLOCKED.get(name, {})
+    expected = {} if (flavour, name) == ("tf_keras", "two_signs_of_axes") else BLOCKED.get(name, {})
     found = {g.name: g.blocked for g in groups if g.blocked and g.blocked != OUTPUT}
     assert found.keys() == expected.keys(), found
     for group, reason in found.items():
@@ -73,7 +83,7 @@ def check_exact(model, x, seed):
 def test_a_cut_is_exact_and_blocks_only_what_it_must(flavour, name):
     model, x = made(flavour, name)
     analysis = analyse(model)
-    check_blocked(analysis.groups, name)
+    check_blocked(analysis.groups, flavour, name)
     names = [g.name for g in analysis.groups]
     assert len(set(names)) == len(names)
     if name == "channels_first":
@@ -113,7 +123,7 @@ def test_shrunk_models_count_train_save_and_load(flavour, name, tmp_path):
         again = load(tmp_path / "m.keras", safe_mode=safe)
         assert difference(run(again, x), want) < 1e-5
     small.compile("sgd", "mse", run_eagerly=True)
-    arrays = dict(zip(small.input_names, x, strict=True)) if isinstance(small.input, dict) else x
+    arrays = dict(zip(small.input, x, strict=True)) if isinstance(small.input, dict) else x
     targets = tf.nest.map_structure(lambda t: np.zeros((len(x[0]), *t.shape[1:]), "float32"),
                                     tf.nest.pack_sequence_as(small.output, want))  # fmt: skip
     history = small.fit(arrays if len(x) > 1 else x[0], targets, verbose=0).history

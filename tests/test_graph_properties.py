@@ -21,7 +21,7 @@ from tests.test_architectures import run
 from tfedge._keras import library
 from tfedge.graph import analyse, cut
 
-COUNT = int(os.environ.get("TFEDGE_GRAPHS", "20"))
+COUNT = int(os.environ.get("TFEDGE_GRAPHS", "25"))
 # Enough for double precision after a dozen layers; a wrong channel is off by orders more.
 TOLERANCE = 1e-7
 

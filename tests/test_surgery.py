@@ -166,3 +166,70 @@ def test_subclassed_and_unbuilt_models_are_refused():
 def test_a_group_prints_what_is_coupled():
     text = str(channel_groups(build("residual"))[0])
     assert text.startswith("conv2d: 8 channels") and "<- conv2d_1.kernel, axis 2: 8" in text
+
+
+class Projection(L.Layer):
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], self.units), name="w")
+
+    def call(self, x):
+        return tf.matmul(x, self.w)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def projection_rule(site):
+    out = site.new(site.layer.units)
+    site.bind("w", 0, site.vector(-1))
+    site.bind("w", 1, out, "out")
+    site.size("units", out)
+    return along(out, -1, 2)
+
+
+def test_a_users_rule_with_weights_cuts_exactly():
+    i = keras.Input((5,))
+    model = keras.Model(i, L.Dense(2)(Projection(6, name="mine")(L.Dense(8, "relu")(i))))
+    assert "mine" in channel_groups(model)[0].blocked
+    RULES[Projection] = projection_rule
+    try:
+        analysis = analyse(model)
+        cuts = random_cuts(analysis, 3)
+        small = cut(model, cuts, analysis)
+        x = inputs_for(model)
+        assert small.get_layer("mine").units == 3 and small.get_layer("mine").w.shape == (4, 3)
+        assert difference(outputs(small, x), Reference(analysis, cuts)([x])) < 1e-4
+    finally:
+        del RULES[Projection]
+
+
+def test_a_rule_that_raises_is_an_error_that_names_it():
+    def failing(site):
+        return site.inputs[3]
+
+    RULES[Doubled] = failing
+    try:
+        with pytest.raises(ModelError, match="twice.*IndexError"):
+            channel_groups(with_layer(Doubled(name="twice")))
+    finally:
+        del RULES[Doubled]
+
+
+def test_groups_never_share_a_name():
+    i = keras.Input((4, 3))
+    back = L.LSTM(4, go_backwards=True, return_sequences=True)
+    x = L.Bidirectional(L.LSTM(6, return_sequences=True), backward_layer=back, name="both")(i)
+    x = L.Dense(6, name="attend.heads")(x)
+    x = L.MultiHeadAttention(2, 3, name="attend")(x, x)
+    x = L.RNN([L.GRUCell(5), L.GRUCell(5)], name="stack")(x)
+    groups = channel_groups(keras.Model(i, L.Dense(2)(x)))
+    names = [g.name for g in groups]
+    assert len(set(names)) == len(names) == 9
+    assert {"both", "both_1", "attend.heads", "attend.heads_1", "stack.cell0"} <= set(names)
+    for group in groups:
+        text = str(group)
+        assert text.startswith(f"{group.name}: {group.channels} channels") and "->" in text

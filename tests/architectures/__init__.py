@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.architectures import convolutional, parts, sequences, vision
+from tests.architectures import convolutional, corners, parts, sequences, vision
 from tfedge._keras import library, tf
 
 
@@ -101,7 +101,7 @@ ONLY = {
 }
 _BUILDERS = {
     name: function
-    for module in (convolutional, vision, sequences, parts)
+    for module in (convolutional, vision, sequences, parts, corners)
     for name, function in vars(module).items()
     if getattr(function, "__module__", "") == module.__name__ and not name.startswith("_")
 }
