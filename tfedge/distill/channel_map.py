@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from tfedge.errors import InputError
-from tfedge.graph import Analysis, analyse, cut, trace, without_blocks
-from tfedge.graph.labels import NEVER
+from tfedge.graph import Analysis, alive_labels, analyse, cut, trace, without_blocks
 
 _PLAN = ("blocks", "cuts", "check")
 
@@ -48,21 +48,19 @@ def surviving(teacher: Any, plans: Any) -> dict[str, np.ndarray]:
 
 def _of_one(analysis: Analysis, cuts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What one plan leaves at each layer's output."""
-    numbers = {g.name: i for i, g in enumerate(analysis.groups)}
-    dead = {(numbers[n], int(c)) for n, channels in cuts.items() for c in channels}
-    gone = {root for root, place in analysis.position.items() if place in dead}
-    calls = [c for c in analysis.graph.calls if len(c.outputs) == 1]
-    names = [c.name for c in analysis.graph.calls]
+    alive = alive_labels(analysis, cuts)
+    names = Counter(c.name for c in analysis.graph.calls)
     out: dict[str, np.ndarray] = {}
-    for call in calls:
-        channels = analysis.graph.tensors[call.outputs[0]].shape[-1]
-        labels = analysis.tensor_labels[call.outputs[0]]
-        last = labels.reshape(-1, labels.shape[-1]) if labels.ndim else labels.reshape(1, -1)
-        mixed = len(last) != 1 or last.shape[-1] not in (1, channels)
-        if mixed or channels is None or names.count(call.name) > 1:
+    for call in analysis.graph.calls:
+        if len(call.outputs) != 1 or names[call.name] > 1:
             continue
-        row = np.broadcast_to(last[0], channels)
-        alone = last.shape[-1] == channels or (row == NEVER).all()
-        if alone:
-            out[call.name] = np.array([i for i, x in enumerate(row.tolist()) if x not in gone])
+        marks = analysis.marks[call.outputs[0]]
+        channels = analysis.graph.tensors[call.outputs[0]].shape[-1]
+        last = len(analysis.graph.tensors[call.outputs[0]].shape) - 1
+        if channels is None or any(a != last for a in marks.axes):
+            continue
+        stays = np.ones(channels, bool)
+        for plane in marks.planes:
+            stays &= alive[plane.reshape(-1)]  # one label for all channels, or one for each
+        out[call.name] = np.flatnonzero(stays)
     return out

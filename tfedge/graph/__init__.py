@@ -8,7 +8,7 @@ from tfedge.graph.channels import Analysis, ChannelGroup, Slice, analyse, channe
 from tfedge.graph.labels import Marks, along, unlabelled
 from tfedge.graph.registry import RULES
 from tfedge.graph.site import Site
-from tfedge.graph.surgery import cut, rebuild
+from tfedge.graph.surgery import alive_labels, cut, rebuild
 from tfedge.graph.trace import Call, Graph, Ref, replay, trace
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ResidualBlock",
     "Site",
     "Slice",
+    "alive_labels",
     "along",
     "analyse",
     "canonical",

@@ -32,7 +32,7 @@ def cut(model: Any, cuts: dict[str, np.ndarray], analysis: Analysis | None = Non
             number is out of range.
     """
     analysis = analysis or analyse(model)
-    alive = _alive(analysis, cuts)
+    alive = alive_labels(analysis, cuts)
     return _with_weights(analysis.graph, _cut_weights(analysis, alive), analysis.table, alive)
 
 
@@ -103,7 +103,7 @@ def _custom_layers(table: Table) -> Any:
     return library(kinds.pop()).utils.custom_object_scope(custom)
 
 
-def _alive(analysis: Analysis, cuts: dict[str, np.ndarray]) -> np.ndarray:
+def alive_labels(analysis: Analysis, cuts: dict[str, np.ndarray]) -> np.ndarray:
     """Whether each label stays: bool array, with True at its end for the label -1."""
     by_name = {g.name: (i, g) for i, g in enumerate(analysis.groups)}
     alive = np.ones(len(analysis.group_of) + 1, dtype=bool)
