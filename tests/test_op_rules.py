@@ -168,12 +168,19 @@ EXAMPLES3 = {
     "logical": lambda x: K.logical_and(x > 0, K.logical_not(x > EIGHT)),
     "reshape_and_back": lambda x: K.reshape(K.reshape(x, (-1, 2, 2, 8)), (-1, 4, 8)),
     "broadcast": lambda x: K.broadcast_to(K.mean(x, 0, keepdims=True), (1, 4, 8)) + x,
+    "rearrange": lambda x: K.rearrange(x, "b t c -> b (c t)"),
+    "rearrange_shuffle": lambda x: K.rearrange(x, "b t (g n) -> b t (n g)", g=2),
+    "rearrange_heads": lambda x: K.sum(K.rearrange(x, "b t (h d) -> b h t d", h=2), -1),
     "dot_product_attention": lambda x: K.dot_product_attention(
         *(K.reshape(x, (-1, 4, 2, 4)) for _ in range(3))
     ),
 }
 IMAGES3 = {
     "depth_to_space": lambda x: K.nn.depth_to_space(x, 2),
+    "rearrange_patches": lambda x: K.rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=2, q=2),
+    "rearrange_pixels": lambda x: K.nn.relu(
+        K.rearrange(x, "b h w (c p q) -> b (h p) (w q) c", p=2, q=2)
+    ),
     "space_to_depth": lambda x: K.nn.space_to_depth(x, 2),
     "extract_patches": lambda x: K.image.extract_patches(x, (2, 2)),
     "resize": lambda x: K.image.resize(x, (6, 6)),
@@ -203,13 +210,14 @@ BLOCKED3 = {
 
 @pytest.mark.parametrize("name", EXAMPLES3)
 def test_keras_operations(name):
-    fixed = name in ("concatenate_constant", "slice")
+    fixed = name in ("concatenate_constant", "slice") or name.startswith("rearrange")
     check("keras3", EXAMPLES3[name], batch=3 if fixed else None)
 
 
 @pytest.mark.parametrize("name", IMAGES3)
 def test_keras_image_operations(name):
-    check("keras3", IMAGES3[name], (4, 4, 8))
+    fixed = name.startswith("rearrange")  # Keras rearranges no free batch
+    check("keras3", IMAGES3[name], (4, 4, 8), batch=3 if fixed else None)
 
 
 @pytest.mark.parametrize("name", BLOCKED3)

@@ -228,7 +228,7 @@ def test_groups_never_share_a_name():
     x = L.RNN([L.GRUCell(5), L.GRUCell(5)], name="stack")(x)
     groups = channel_groups(keras.Model(i, L.Dense(2)(x)))
     names = [g.name for g in groups]
-    assert len(set(names)) == len(names) == 9
+    assert len(set(names)) == len(names) == 10
     assert {"both", "both_1", "attend.heads", "attend.heads_1", "stack.cell0"} <= set(names)
     for group in groups:
         text = str(group)

@@ -137,6 +137,16 @@ def bags_of_words(k):
     return k.Model(i, k.L.Dense(2)(k.L.Flatten()(k.L.Conv1D(4, 2)(x))))
 
 
+def pointwise_on_two_axes(k):
+    """1x1 convolutions of every kind, beside an axis of hidden tokens."""
+    i = k.Input((4, 6))
+    x = k.L.Permute((2, 1))(k.L.Dense(5, "relu")(k.L.Permute((2, 1))(i)))
+    x = k.L.Conv1D(8, 1, groups=2)(k.L.Conv1D(6, 1)(x))
+    x = k.L.SeparableConv1D(6, 1)(k.L.Conv1D(8, 1, groups=8)(x))
+    x = k.L.Permute((2, 1))(k.L.DepthwiseConv1D(1)(x))
+    return k.Model(i, k.L.Dense(2)(k.L.Flatten()(k.L.Dense(3)(x))))
+
+
 def five_axes(k):
     i = k.Input((2, 2, 2, 3))
     x = k.L.Conv3D(5, 1)(k.L.Dense(6)(i))

@@ -129,8 +129,8 @@ def analyse(model: Any) -> Analysis:
     tables = [(table, known)]
     for t, _ in tables:  # grows while it is walked: models inside wrappers inside models
         tables += [(n.table, n.marks) for n in t.nested.values()]
-    for _, marks in tables:
-        _make_grids(table.labels, marks)
+    for t, marks in tables:
+        _make_grids(table.labels, [*marks.values(), *t.grids])
     return _collect(graph, tables)
 
 
@@ -149,13 +149,13 @@ def channel_groups(model: Any) -> list[ChannelGroup]:
     return analyse(model).groups
 
 
-def _make_grids(labels: Labels, marks: dict[int, Marks]) -> None:
+def _make_grids(labels: Labels, tensors: list[Marks]) -> None:
     """Ties labels that still change along several axes of a tensor, so that a cut leaves a grid.
 
     What reads the tensors has had its say by now; of the axes left, the one with the most
     channels keeps them.
     """
-    for carried in marks.values():
+    for carried in tensors:
         for plane in carried.planes:
             if len(plane_axes(plane)) < 2:
                 continue

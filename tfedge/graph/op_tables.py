@@ -7,6 +7,7 @@ from tfedge.graph import rules_image as i
 from tfedge.graph import rules_index as x
 from tfedge.graph import rules_ops as r
 from tfedge.graph.rules_attention import dot_product_attention
+from tfedge.graph.rules_einops import rearrange
 
 _UNARY = (
     "Absolute Abs Fabs Negative Relu Relu6 ReLU Sigmoid Silu Swish Softplus Softsign LogSigmoid "
@@ -83,6 +84,7 @@ KERAS_OPS = {
         "AveragePool MaxPool AdaptiveAveragePool AdaptiveMaxPool".split(), i.pooling_op
     ),
     "Matmul": e.matmul,
+    "Rearrange": rearrange,
     "Einsum": e.einsum_op,
     "Tensordot": e.tensordot,
     "DotProductAttention": dot_product_attention,

@@ -61,7 +61,7 @@ def conv(site: Site) -> Marks:
     into, rest = _conv_input(site, axis)
     groups = layer.groups
     if groups > 1 and groups == into.shape[-1]:
-        return _conv_per_channel(site, into, axis)
+        return rest + _conv_per_channel(site, into, axis)
     out = site.new(layer.filters)
     if groups > 1:
         # Every group must lose the same positions, so that the groups stay equally wide.

@@ -52,6 +52,7 @@ class Table:
             first output.
         scales: Weights (layer, weight index) to multiply by sqrt(kept / all) of these labels.
         shared: What the first use of a parameter of an operation object says, by (layer, path).
+        grids: Marks of tensors inside a call, which a cut must leave rectangular as well.
         nested: Models inside a wrapper, by (wrapper, config entry).
     """
 
@@ -62,6 +63,7 @@ class Table:
     edits: dict[int, dict[Path, tuple[str, Any]]] = field(default_factory=dict)
     scales: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     shared: dict[tuple[str, Path], Any] = field(default_factory=dict)
+    grids: list[Marks] = field(default_factory=list)
     nested: dict[tuple[str, str], Nested] = field(default_factory=dict)
 
     def inner(self) -> Table:
@@ -347,6 +349,10 @@ class Site:
         _, number = self._weight(weight)
         if number is not None:
             self.table.scales[(self.owner.name, number)] = labels
+
+    def grid(self, marks: Marks) -> None:
+        """Says that a tensor inside the call carries these, and must be left rectangular."""
+        self.table.grids.append(marks)
 
     def counts(self, labels: np.ndarray | Marks) -> None:
         """Says that the result depends on how many of these channels there are (norms, means)."""
