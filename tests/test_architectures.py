@@ -79,7 +79,21 @@ def check_exact(model, x, seed):
     return small, want
 
 
-@pytest.mark.parametrize("flavour, name", architectures.CASES)
+# One flavour each, in turn.
+IN_TURN = [
+    (f, n)
+    for f, n in architectures.CASES
+    if n != "channels_first" and (n not in architectures.SHARED or len(n) % 2 == (f == "keras3"))
+]
+
+
+@pytest.mark.parametrize(
+    "flavour, name",
+    [
+        pytest.param(*case, marks=[] if case in IN_TURN else [pytest.mark.slow])
+        for case in architectures.CASES
+    ],
+)
 def test_a_cut_is_exact_and_blocks_only_what_it_must(flavour, name):
     model, x = made(flavour, name)
     analysis = analyse(model)
@@ -98,17 +112,13 @@ def test_a_cut_is_exact_and_blocks_only_what_it_must(flavour, name):
         assert name in BLOCKED
 
 
-# One flavour each, in turn: what differs between them is in the exactness tests above.
-SHRUNK = [
-    (f, n)
-    for f, n in architectures.CASES
-    if n != "channels_first" and (n not in architectures.SHARED or len(n) % 2 == (f == "keras3"))
-]
-
-
 @pytest.mark.parametrize(
     "flavour, name",
-    [pytest.param(f, n, marks=[] if n in QUICK else [pytest.mark.slow]) for f, n in SHRUNK],
+    [
+        pytest.param(f, n, marks=[] if n in QUICK else [pytest.mark.slow])
+        for f, n in IN_TURN
+        if n != "channels_first"
+    ],
 )
 def test_shrunk_models_count_train_save_and_load(flavour, name, tmp_path):
     model, x = made(flavour, name)
