@@ -7,7 +7,7 @@ from tests.test_prune_choice import blocks_model
 from tfedge import stages
 from tfedge._keras import flavour, keras, keras3
 from tfedge.errors import InputError
-from tfedge.prune import shrink
+from tfedge.prune import PruneChannels, shrink
 from tfedge.specs import PruneSpec
 from tfedge.task import Task
 
@@ -52,3 +52,25 @@ def test_a_rehearsal_needs_no_data():
     assert stages.prune_at_once(blocks_model(keras), bare).plan.cuts()
     with pytest.raises(InputError, match="needs data"):
         stages.prune_at_once(blocks_model(keras), spec)
+
+
+@pytest.mark.parametrize("library", [keras, keras3])
+def test_a_model_class_keeps_its_train_step_through_fit_and_strip(library):
+    lib = library() if library is keras3 else library
+
+    class Mine(lib.Model):
+        own_steps = 0
+
+        def train_step(self, data):
+            Mine.own_steps += 1
+            return super().train_step(data)
+
+    i = lib.Input((6,))
+    model = Mine(i, lib.layers.Dense(2)(lib.layers.Dense(8, "relu", name="a")(i)))
+    model.compile("sgd", "mse")
+    pruner = PruneChannels(0.5, schedule="one_shot", round_to=1)
+    x, y = np.ones((8, 6), "float32"), np.zeros((8, 2), "float32")
+    model.fit(x, y, verbose=0, callbacks=[pruner])
+    small = pruner.strip()
+    assert type(small) is Mine and Mine.own_steps and small.get_layer("a").units == 4
+    np.testing.assert_allclose(np.asarray(small(x)), np.asarray(model(x)), atol=1e-6)
