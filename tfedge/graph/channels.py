@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tfedge.graph.collection import collection_paused
 from tfedge.graph.labels import NEVER, Labels, Marks, plane_axes, unlabelled
 from tfedge.graph.site import Dim, Table
 from tfedge.graph.trace import Graph, trace
@@ -110,6 +111,7 @@ class Analysis:
     parts: list[list[frozenset[int]]]
 
 
+@collection_paused()
 def analyse(model: Any) -> Analysis:
     """Traces a model and finds its channel groups.
 

@@ -11,11 +11,13 @@ import numpy as np
 from tfedge._keras import library
 from tfedge.errors import PlanError
 from tfedge.graph.channels import Analysis, ChannelGroup, analyse, axis_labels
+from tfedge.graph.collection import collection_paused
 from tfedge.graph.copying import copy_layer
 from tfedge.graph.site import Nested, Table
 from tfedge.graph.trace import Call, Graph, replay
 
 
+@collection_paused()
 def cut(model: Any, cuts: dict[str, np.ndarray], analysis: Analysis | None = None) -> Any:
     """Builds the network in which some channels do not exist.
 

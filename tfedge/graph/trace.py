@@ -13,6 +13,7 @@ from typing import Any
 
 from tfedge._keras import flavour, keras, library, tf
 from tfedge.errors import ModelError
+from tfedge.graph.collection import collection_paused
 from tfedge.graph.lambdas import opened
 from tfedge.graph.model_class import build_model, own_class
 
@@ -322,6 +323,7 @@ def trace(model: Any) -> Graph:
     return graph
 
 
+@collection_paused()
 def replay(
     graph: Graph,
     make_layer: Callable[[str, Any], Any],
