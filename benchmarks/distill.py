@@ -297,7 +297,7 @@ def main() -> None:
     name = "distill_tried" if os.environ.get(STEPS) else "distill"
     known = [d for d in DATA if image_data.is_there(d)]
     methods = [*METHODS, *EXTRA]
-    every = [f"{d}/{m}/{s}" for d in known for m in methods for s in SEEDS]
+    every = [f"{d}/{m}/{s}" for s in SEEDS for d in known for m in methods]
     every += [f"{d}/cost/0" for d in known]
     wanted = [r for r in every if own.extra or r.split("/")[1] not in EXTRA]
     asked = any(a.startswith("--only") or a.startswith("--row") for a in rest)
