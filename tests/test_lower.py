@@ -226,7 +226,7 @@ def test_source_describes_the_model(model):
     source = source_of(model)
     assert [s.name for s in source.inputs] == ["left/x", "right"]
     assert source.output_names == ("z_first", "a_last")
-    assert source.scheme == ""
+    assert source.schemes == ()
 
 
 def test_model_made_by_tfmot_itself_converts():

@@ -216,22 +216,64 @@ def test_frozen_layers_stay_frozen():
     assert not np.array_equal(moved, model.get_layer("t").get_weights()[0])
 
 
-def test_refusals_name_every_layer():
+def test_what_has_no_integer_form_stays_float_and_is_listed():
     i = keras.Input((8, 8, 3))
-    x = L.LayerNormalization(name="ln")(L.Conv2D(4, 3, activation="elu", name="c")(i))
-    model = keras.Model(i, L.Lambda(lambda t: t * 2, name="twice")(x))
-    with pytest.raises(ModelError) as caught:
-        quant.quantize_aware(model)
-    for part in ("3 of", "'ln' (LayerNormalization)", "'c' (Conv2D)", "elu", "'twice' (Lambda)"):
-        assert part in str(caught.value)
-
-
-def test_strict_refuses_what_tfmot_refuses():
-    i = keras.Input((16, 3))
-    model = keras.Model(i, L.Multiply(name="m")([L.Conv1D(4, 3, name="c")(i)] * 2))
-    quant.quantize_aware(model)
-    with pytest.raises(ModelError, match=r"'c' \(Conv1D\).*'m' \(Multiply\)"):
+    x = L.UnitNormalization(name="un")(L.Conv2D(4, 3, activation="softplus", name="c")(i))
+    x = L.Lambda(lambda t: tf.math.cos(t), name="cosine")(x)
+    model = keras.Model(i, L.Dense(2, name="d")(L.Flatten(name="f")(x)))
+    x = RNG.normal(size=(8, 8, 8, 3)).astype("float32")
+    with pytest.warns(quant.QuantizationWarning) as caught:
+        aware = quant.quantize_aware(model, calibration=x)
+    said = str(caught[0].message)
+    for part in ("'un' (UnitNormalization) stays float", "softplus", "cos"):
+        assert part in said
+    with pytest.raises(ModelError, match=r"strict=True.*'un' \(UnitNormalization\)"):
         quant.quantize_aware(model, strict=True)
+    file = tfedge.convert(aware, "w8a8")
+    inside = {r.op for r in file.certificate if "float32" in r.types}
+    assert not inside & {"CONV_2D", "FULLY_CONNECTED", "ELU"}
+    assert {"c_act", "un", "f"} <= set(file.meta["float_layers"])
+    apart = steps_apart(aware, file.data, {model.input_names[0]: x})
+    assert apart.max() <= 2.01
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w8a16"])
+def test_layers_may_have_schemes_of_their_own(scheme):
+    other = {"w8a8": "w8a16", "w8a16": "w8a8"}[scheme]
+    i = keras.Input((8, 8, 3), name="x")
+    x = L.Conv2D(4, 3, padding="same", activation="relu", name="first")(i)
+    x = L.BatchNormalization(name="bn")(L.Conv2D(4, 3, padding="same", name="mid_1")(x))
+    x = r = L.ReLU(name="mid_relu")(x)
+    x = L.Conv2D(4, 3, padding="same", name="mid_2")(x)
+    x = L.MaxPooling2D(name="pool")(L.Add(name="sum")([x, r]))
+    x = L.Dense(4, activation="sigmoid", name="kept")(L.GlobalAveragePooling2D(name="gap")(x))
+    model = zoo.randomize(keras.Model(i, L.Dense(3, name="head")(x)), 1)
+    x = RNG.normal(size=(32, 8, 8, 3)).astype("float32")
+    given = {"mid_.*": other, "kept": "float"}
+    aware = quant.quantize_aware(model, scheme, x, overrides=given)
+    file = tfedge.convert(aware, scheme)
+    by_layer = {
+        r.layer: r.types for r in file.certificate if r.op not in ("QUANTIZE", "DEQUANTIZE")
+    }
+    width = {"w8a8": "int8", "w8a16": "int16"}
+    assert by_layer["head"].endswith(f"->{width[scheme]}")
+    assert by_layer["mid_2"].endswith(f"->{width[other]}")
+    assert by_layer["kept"].endswith("->float32")
+    apart = steps_apart(aware, file.data, {"x": x})
+    assert apart.max() <= (2.01 if scheme == "w8a8" else 256)  # 1 step of the 8-bit part
+    assert file.data == tfedge.convert(model, scheme, calibration=x, overrides=given).data
+
+
+def test_overrides_that_fit_nothing_are_refused():
+    model = keras.Sequential([keras.Input((4,)), L.Dense(2, name="head")])
+    with pytest.raises(InputError, match="names no layer.*'haed'.*head"):
+        quant.quantize_aware(model, overrides={"haed": "float"})
+    with pytest.raises(InputError, match="no scheme for a layer"):
+        quant.quantize_aware(model, overrides={"head": "w8_dynamic"})
+    with pytest.raises(InputError, match="no expression"):
+        quant.quantize_aware(model, overrides={"(": "float"})
+    with pytest.raises(InputError, match="full-integer scheme"):
+        tfedge.convert(model, "float32", overrides={"head": "float"})
 
 
 def test_other_refusals():
@@ -245,8 +287,10 @@ def test_other_refusals():
         quant.quantize_aware(half)
     gelu = keras.Sequential([keras.Input((4,)), L.Dense(2, activation="gelu", name="g")])
     quant.quantize_aware(gelu)
-    with pytest.raises(ModelError, match="int16 GELU"):
+    with pytest.warns(quant.QuantizationWarning, match="as w8a8: TFLite has no int16 GELU"):
         quant.quantize_aware(gelu, "w8a16")
+    with pytest.raises(ModelError, match="int16 GELU"):
+        quant.to_16x8(quant.quantize_aware(gelu, calibration=np.ones((8, 4), "float32")))
     import keras as keras3
 
     other = keras3.Sequential([keras3.Input((4,)), keras3.layers.Dense(2)])

@@ -11,7 +11,7 @@ import numpy as np
 from tfedge.data import InputSpec, load, stack
 from tfedge.errors import InputError
 from tfedge.record import Drift, Timing
-from tfedge.schemes import get_scheme
+from tfedge.schemes import QuantScheme, get_scheme
 from tfedge.tflite import TFLiteModel, certify, check_runs, flatbuffer, require_integer
 
 _LAYER_SAMPLES = 16
@@ -90,7 +90,9 @@ def convert(
             [n, ...], a dict by input name, an iterable of batches, or a tf.data.Dataset.
         io: "int" (int8 or int16 inputs and outputs) or "float".
         batch: Samples per inference of the file.
-        overrides: Reserved for a scheme per layer; only None or {} is possible yet.
+        overrides: Scheme by layer name or regular expression, "float" among them, for a float
+            model under a full-integer scheme (see `quant.quantize_aware`). A quantize-aware model
+            has its own.
         metadata: Facts to keep in the file: "labels" (list of class names), "preprocessing"
             ({"scale": s, "offset": o}: the model's input is pixel * s + o), anything JSON.
             Calibration data outside the range that the preprocessing gives are refused.
@@ -104,30 +106,64 @@ def convert(
         ConversionError: The file cannot be made, does not run, or is not all integer.
     """
     from tfedge import lower as lowering
-    from tfedge.quantized import is_quantized, qat_scheme
+    from tfedge.quantized import float_layers, is_quantized, qat_schemes
 
     spec = get_scheme(scheme)
-    if overrides:
-        raise InputError(
-            "a scheme per layer is not possible yet", f"overrides={dict(overrides)!r}",
-            "Leave overrides out",
-        )  # fmt: skip
     model = working(model)
+    if overrides:
+        _check_overrides(model, spec, overrides)
     facts = dict(metadata or {})
     if calibration is not None:
         calibration = _replayable(calibration)
         _check_preprocessing(calibration, lowering.source_of(model).inputs, facts)
-    if is_quantized(model) and spec.name == "w8a16" and qat_scheme(model) == "w8a8":
+    if is_quantized(model) and spec.name == "w8a16" and qat_schemes(model) == ("w8a8",):
         from tfedge import quant
 
         model = quant.to_16x8(model)
+    elif not is_quantized(model) and (overrides or spec.weight_bits < 8):
+        model, calibration = _calibrated(model, spec, calibration, overrides), None
     layers = lowering.layer_names(model)
+    floats = float_layers(model) if is_quantized(model) else frozenset()
     data = lowering.lower(model, scheme, calibration=calibration, io=io, batch=batch)
-    require_integer(data, spec, layers=layers, io=io)  # type: ignore[arg-type]
+    require_integer(data, spec, layers=layers, io=io, floats=floats)  # type: ignore[arg-type]
     ops = check_runs(data)
     facts |= {"scheme": spec.name, "layers": layers, "model": getattr(model, "name", "")}
+    facts |= {"float_layers": sorted(floats)} if floats else {}
     data = flatbuffer.set_metadata(data, facts)
     return TFLiteModel.from_bytes(data, certificate=certify(data, layers, ops=ops))
+
+
+def _check_overrides(model: Any, spec: QuantScheme, overrides: Mapping[str, str]) -> None:
+    """Refuses overrides that would not be used."""
+    from tfedge.bridge import ServingModel
+    from tfedge.quantized import is_quantized
+
+    found = ""
+    if is_quantized(model):
+        found = "a quantize-aware model, which has its own"
+    elif isinstance(model, ServingModel):
+        found = "a SavedModel without Keras layers"
+    elif not spec.full_integer:
+        found = f"scheme '{spec.name}'"
+    if found:
+        raise InputError(
+            "overrides are for a float Keras model under a full-integer scheme", found,
+            "Leave overrides out",
+        )  # fmt: skip
+
+
+def _calibrated(
+    model: Any, spec: QuantScheme, calibration: Any, overrides: Mapping[str, str] | None
+) -> Any:
+    """A float model with quantizers whose ranges come from the calibration data."""
+    from tfedge import quant
+
+    if calibration is None:
+        raise InputError(
+            f"scheme '{spec.name}' needs calibration data for a float model", "none",
+            "Pass calibration=... (100 or more typical inputs), or a quantize-aware model",
+        )  # fmt: skip
+    return quant.quantize_aware(model, spec.name, calibration, overrides=overrides)
 
 
 def _replayable(data: Any) -> Any:
@@ -184,11 +220,11 @@ def verify(model: Any, tflite: Any, data: Any, *, limit: int | None = None) -> D
     """
     from tfedge import activations
     from tfedge import lower as lowering
-    from tfedge.quantized import is_quantized, qat_scheme
+    from tfedge.quantized import is_quantized, qat_schemes
     from tfedge.tflite import compare
 
     model, file = working(model), _as_file(tflite)
-    if file.scheme == "w8a16" and is_quantized(model) and qat_scheme(model) == "w8a8":
+    if file.scheme == "w8a16" and is_quantized(model) and qat_schemes(model) == ("w8a8",):
         from tfedge import quant
 
         model = quant.to_16x8(model)  # what `convert` made the file from

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from tfedge.data import InputSpec, as_batches
 from tfedge.errors import ConversionError, InputError, ModelError
 from tfedge.graph.trace import functional_of
 from tfedge.quantized import (
+    BOUNDARY_SCOPE,
     CONCAT_SCOPE,
     STAND_INS,
     all_layers,
@@ -22,7 +23,7 @@ from tfedge.quantized import (
     is_quantized,
     layer_name,
     output_names,
-    qat_scheme,
+    qat_schemes,
     unset_ranges,
 )
 from tfedge.schemes import QuantScheme, get_scheme
@@ -40,7 +41,7 @@ class Source:
         call: Takes the input tensors in order, returns the output tensors in order.
         inputs: Name, shape and dtype of each input; axis 0 is the batch.
         output_names: Keras output names, in order.
-        scheme: What a quantize-aware model simulates, or "" for a float model.
+        schemes: What a quantize-aware model simulates; empty for a float model.
         renamed: Wrapper name -> layer name of a quantize-aware model.
         keep_alive: Objects whose variables the function reads.
     """
@@ -48,7 +49,7 @@ class Source:
     call: Callable[[list[Any]], list[Any]]
     inputs: tuple[InputSpec, ...]
     output_names: tuple[str, ...]
-    scheme: str = ""
+    schemes: tuple[str, ...] = ()
     renamed: dict[str, str] = field(default_factory=dict)
     keep_alive: Any = None
 
@@ -77,8 +78,8 @@ def source_of(model: Any) -> Source:
 
     quantized = is_quantized(net)
     renamed = {x.name: layer_name(x) for x in all_layers(net) if x.name != layer_name(x)}
-    scheme = qat_scheme(net) if quantized else ""
-    return Source(call, inputs, tuple(output_names(net)), scheme, renamed, net)
+    schemes = qat_schemes(net) if quantized else ()
+    return Source(call, inputs, tuple(output_names(net)), schemes, renamed, net)
 
 
 def _serving_source(model: ServingModel) -> Source:
@@ -164,10 +165,11 @@ def lower(
 
 def _check_combination(source: Source, spec: QuantScheme, calibration: Any, model: Any) -> None:
     """The scheme, the model's own quantization and the data must belong together."""
-    if source.scheme:
-        if source.scheme != spec.name:
+    if source.schemes:
+        if spec.name not in source.schemes:
             raise ModelError(
-                f"this quantize-aware model simulates {source.scheme}", f"scheme '{spec.name}'",
+                f"this quantize-aware model simulates {' and '.join(source.schemes)}",
+                f"scheme '{spec.name}'",
                 "Use tfedge.convert (it rebuilds w8a8 as w8a16), or convert the float model",
             )  # fmt: skip
         unset = unset_ranges(model)
@@ -177,14 +179,19 @@ def _check_combination(source: Source, spec: QuantScheme, calibration: Any, mode
                 f"layers {', '.join(unset[:4])}" + ("..." if len(unset) > 4 else ""),
                 "Train it, or pass calibration data to quantize_aware",
             )
-    needs = spec.needs_ranges and not source.scheme
+    elif spec.weight_bits < 8:
+        raise ModelError(
+            f"{spec.name} needs a quantize-aware model", "a float model",
+            "Use tfedge.convert, which makes one of the calibration data",
+        )  # fmt: skip
+    needs = spec.needs_ranges and not source.schemes
     if needs and calibration is None:
         raise InputError(
             f"scheme '{spec.name}' needs calibration data for a float model", "none",
             "Pass calibration=... (100 or more typical inputs), or a quantize-aware model",
         )  # fmt: skip
     if calibration is not None and not needs:
-        why = "a quantize-aware model has its own" if source.scheme else "it has no ranges"
+        why = "a quantize-aware model has its own" if source.schemes else "it has no ranges"
         raise InputError(
             "calibration data were given but would not be used", f"scheme '{spec.name}': {why}",
             "Leave calibration out",
@@ -209,10 +216,7 @@ def _with_batch(source: Source, batch: int) -> Source:
                 f"Pass batch={spec.shape[0]}",
             )  # fmt: skip
         fixed.append(InputSpec(spec.name, (batch, *spec.shape[1:]), spec.dtype))
-    return Source(
-        source.call, tuple(fixed), source.output_names, source.scheme, source.renamed,
-        source.keep_alive,
-    )  # fmt: skip
+    return replace(source, inputs=tuple(fixed))
 
 
 def _freeze(source: Source) -> Any:
@@ -307,12 +311,14 @@ def _finish(raw: bytes, source: Source, spec: QuantScheme, io: str) -> bytes:
         raise ConversionError("the converter changed the number of outputs", found)
     model.signatureDefs = None
     graph.inputs = order
-    if source.scheme == "w8a16":
+    if source.schemes:
         standins.restore_functions(model, STAND_INS)
         standins.restore_concatenations(model, CONCAT_SCOPE)
+        standins.remove_boundaries(model, BOUNDARY_SCOPE)
+        rewrite.merge_requantizations(model)
     if spec.full_integer and io == "int":
         rewrite.strip_float_io(model)
-    if spec.activation_bits == 16:
+    if spec.activation_bits == 16 or len(source.schemes) > 1:
         rewrite.fit_int16_biases(model)
     rewrite.rename_layers(model, source.renamed)
     rewrite.compact(model)

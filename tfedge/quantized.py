@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from tfedge.errors import ModelError
+from tfedge.graph.trace import Call, Graph, trace
 
 UNSET = (-6.0, 6.0)
 """tfmot's initial range: neither calibration nor training has set it."""
@@ -29,6 +31,17 @@ CONCAT_SCOPE = "tfedge_concat"
 
 Each input is padded to the output's shape, and the maximum is taken: ops that keep their input's
 scale, as CONCATENATION does.
+"""
+
+BOUNDARY = "Boundary"
+"""Class of the layers between unlike schemes, or what is quantized and what is not."""
+
+BOUNDARY_SCOPE = "tfedge_boundary"
+"""Name scope of the ELUs that stand between unlike schemes while a model is converted.
+
+The TFLite converter quantizes whatever lies between two quantizers, and of two quantizers in a row
+loses one. It has no integer ELU, so an op behind one stays float, and a quantizer behind one stays.
+`tflite.standins` takes the ELUs out again.
 """
 
 _EXPORT: contextvars.ContextVar[int] = contextvars.ContextVar("export", default=0)
@@ -191,11 +204,12 @@ def _variables(layer: Any) -> Iterator[tuple[str, Any, dict]]:
         yield "output", outputs[0], layer._output_quantizer_vars
 
 
-def qat_scheme(model: Any) -> str:
-    """The scheme that a quantize-aware model simulates.
+def qat_schemes(model: Any) -> tuple[str, ...]:
+    """The schemes that the layers of a quantize-aware model simulate.
 
     Returns:
-        "w8a8" or "w8a16".
+        "w8a8", "w8a16" or "w4a8", several where layers differ; first the one of most kernels (of
+        most activations, where there is no kernel).
 
     Raises:
         ModelError: The model does not simulate quantization, or with other bit widths.
@@ -206,12 +220,58 @@ def qat_scheme(model: Any) -> str:
             "Make it so with tfedge.quant.quantize_aware(model, calibration=...)",
         )  # fmt: skip
     rows = ranges(model)
-    weights = {r.bits for r in rows if r.role == "weight"}
-    activations = {r.bits for r in rows if r.role != "weight"}
-    if weights <= {8} and activations in ({8}, {16}):
-        return "w8a8" if activations == {8} else "w8a16"
-    found = f"weights {sorted(weights)}, activations {sorted(activations)} bits"
-    raise ModelError("the quantize-aware model has no scheme of tfedge's", found)
+    found: Counter[str] = Counter()
+    kernels = {r.layer: r.bits for r in rows if r.role == "weight"}
+    activations = {r.layer: r.bits for r in rows if r.role != "weight"}
+    declared = _declared_bits(model)
+    for name, bits in kernels.items():
+        found[f"w{bits}a{declared.get(name, activations.get(name, 8))}"] += len(rows)
+    for bits in activations.values():
+        found["w8a16" if bits == 16 else "w8a8" if not kernels else ""] += 1
+    del found[""]
+    if found and found.keys() <= {"w8a8", "w8a16", "w4a8"}:
+        return tuple(s for s, _ in found.most_common())
+    raise ModelError("the quantize-aware model has no scheme of tfedge's", ", ".join(found))
+
+
+def _declared_bits(model: Any) -> dict[str, int]:
+    """Activation bits by layer, as the configs of tfedge's wrappers say."""
+    wrapped = [x for x in all_layers(model) if _is_wrapper(x)]
+    bits = {layer_name(x): getattr(x.quantize_config, "activation_bits", None) for x in wrapped}
+    return {name: b for name, b in bits.items() if b}
+
+
+def qat_scheme(model: Any) -> str:
+    """The scheme that most layers of a quantize-aware model simulate; see `qat_schemes`."""
+    return qat_schemes(model)[0]
+
+
+def float_layers(model: Any) -> frozenset[str]:
+    """Names of the layers of a quantize-aware model that compute in float.
+
+    Args:
+        model: A quantize-aware model.
+    """
+    graph = trace(model)
+    floats = {n for n in graph.inputs if graph.tensors[n].dtype.startswith("float")}
+    found = set()
+    for call in graph.calls:
+        own = _is_wrapper(call.layer) or _is_quantizer(call.layer)
+        boundary = type(call.layer).__name__ == BOUNDARY
+        if own or not (boundary or floats.intersection(call.inputs) or _makes_float(graph, call)):
+            continue
+        floats.update(call.outputs)
+        if not boundary:
+            found.add(call.name)
+    return frozenset(found)
+
+
+def _makes_float(graph: Graph, call: Call) -> bool:
+    """True where a call makes floats of other values: an embedding that is not quantized."""
+    before, after = ([graph.tensors[i].dtype for i in n] for n in (call.inputs, call.outputs))
+    return any(d.startswith("float") for d in after) and not any(
+        d.startswith("float") for d in before
+    )
 
 
 def unset_ranges(model: Any) -> list[str]:

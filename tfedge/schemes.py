@@ -49,6 +49,15 @@ SCHEMES: dict[str, QuantScheme] = {
             "float32 on a CPU: it pays for accuracy, on Ethos-U and on microcontrollers",
         ),
         QuantScheme(
+            "w4a8",
+            4,
+            8,
+            True,
+            True,
+            "int4 weights of dense layers and convolutions (these unpacked at each inference: a "
+            "smaller file, not a faster one), other weights int8, int8 activations; all integer",
+        ),
+        QuantScheme(
             "w8_dynamic",
             8,
             32,

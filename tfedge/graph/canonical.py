@@ -57,7 +57,7 @@ def unwrap(site: Rewriter, call: Call) -> list[Piece]:
         site: The rewriter of the graph.
         call: The call.
     """
-    make = UNWRAP.get(_symbol(call.layer))
+    make = UNWRAP.get(symbol_of(call.layer))
     if make is None:
         return []
     shapes = [site.graph.tensors[i] for i in (*call.inputs, *call.outputs)]
@@ -66,7 +66,7 @@ def unwrap(site: Rewriter, call: Call) -> list[Piece]:
     return make(_Operation(site, call)) or []
 
 
-def _symbol(layer: Any) -> str:
+def symbol_of(layer: Any) -> str:
     """The operation's name in this module's table, or ""."""
     if type(layer).__name__ in ("TFOpLambda", "SlicingOpLambda"):
         # Some functions of TensorFlow 2 arrive as the ones of version 1 that they call.

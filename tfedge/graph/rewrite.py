@@ -57,6 +57,8 @@ class Rewriter:
 
     Attributes:
         notes: Layer name -> what was done to it and why.
+        origin: Name of a layer of the new model -> name of the layer it was made of; of a small
+            model in a chain, the names of the layers inside.
     """
 
     def __init__(self, graph: Graph, expand: Expansion) -> None:
@@ -70,6 +72,7 @@ class Rewriter:
         self.outputs = set(graph.output_refs())
         self.names = {c.name for c in graph.calls}
         self.notes: dict[str, str] = {}
+        self.origin: dict[str, str] = {}
         self._chains: dict[str, list[Piece]] = {}
 
     def run(self) -> Any:
@@ -99,6 +102,7 @@ class Rewriter:
         """Adds the chain of one call; an empty chain hands its input on."""
         if call.name not in self._chains:
             self._chains[call.name] = self._chain(call)
+            self._note_origin(call.name)
         chain = self._chains[call.name]
         if not chain:
             moved[call.outputs[0]] = moved[call.inputs[0]]
@@ -120,6 +124,11 @@ class Rewriter:
             args, kwargs, inputs = (Ref(numbers[0]),), {}, numbers[:1]
         for old, number in zip(call.outputs, numbers, strict=True):
             moved[old] = number
+
+    def _note_origin(self, name: str) -> None:
+        for piece in self._chains[name]:
+            inner = [x.name for x in getattr(piece.layer, "layers", ())]
+            self.origin |= dict.fromkeys(inner or [piece.name], name)
 
     def _chain(self, call: Call) -> list[Piece]:
         chain = self._expand(self, call)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from tfedge.quant.configs import custom_objects
-from tfedge.quant.qat import QAT_SCHEMES, QatReport, quantize_aware, report, to_16x8
+from tfedge.quant.objects import custom_objects
+from tfedge.quant.qat import QatReport, QuantizationWarning, quantize_aware, report
+from tfedge.quant.sixteen import to_16x8
+from tfedge.quant.treatment import LAYER_SCHEMES, QAT_SCHEMES
 from tfedge.quantized import is_quantized, layer_name, qat_scheme
 
 __all__ = [
+    "LAYER_SCHEMES",
     "QAT_SCHEMES",
     "QatReport",
+    "QuantizationWarning",
     "custom_objects",
     "is_quantized",
     "layer_name",

@@ -219,21 +219,3 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
         return self._dedup_weights(
             [*self.layer.non_trainable_weights, *self._non_trainable_weights]
         )
-
-
-def custom_objects() -> dict[str, Any]:
-    """Everything that `load_model(path, custom_objects=...)` needs for a quantize-aware model.
-
-    Holds tfmot's own classes too, so that models made by tfmot itself load.
-    """
-    scope = _tfmot.quantize_scope().custom_objects
-    found = {k: v for part in scope for k, v in part.items()}
-    ours = (
-        ActivationQuantizer,
-        FixedQuantizer,
-        InputQuantizer,
-        LayerConfig,
-        TfedgeQuantizeWrapper,
-        WeightQuantizer,
-    )
-    return {**found, **{c.__name__: c for c in ours}}

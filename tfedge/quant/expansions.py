@@ -16,11 +16,18 @@ from tfedge.graph.copying import copy_layer
 from tfedge.graph.folding import affine
 from tfedge.graph.rewrite import Piece, activation_name, as_is
 from tfedge.graph.trace import Call, Graph
-from tfedge.quant.placement import FIXED_RANGE_ACTIVATIONS, FUSED_ACTIVATIONS
+from tfedge.quant.placement import (
+    FIXED_RANGE_ACTIVATIONS,
+    FUSED_ACTIVATIONS,
+    OTHER_ACTIVATIONS,
+)
 
 _L = keras.layers
 FOLD_INTO = (_L.Dense, _L.Conv1D, _L.Conv2DTranspose, _L.SeparableConv1D)
 """Layers that a following batch norm is folded into before training."""
+
+SPLIT = (*FOLD_INTO, _L.Conv2D, _L.DepthwiseConv2D, _L.SeparableConv2D)
+"""Layers whose activation is taken out where no op fuses it."""
 
 _KEEP_BATCH_NORM = (_L.Conv2D, _L.DepthwiseConv2D, _L.SeparableConv2D)
 
@@ -30,6 +37,10 @@ class Site(Protocol):
 
     graph: Graph
     folded: dict[str, Call]
+    floats: set[str]
+
+    def scheme(self, name: str) -> str:
+        """The scheme that a layer gets."""
 
     def name(self, base: str, suffix: str) -> str:
         """A layer name that is not taken."""
@@ -51,7 +62,10 @@ def _split(site: Site, call: Call, changes: dict[str, Any]) -> list[Piece]:
         return []
     changes["activation"] = "linear"
     site.note(call.layer, f"its activation '{name}' became a layer, because no op fuses it")
-    return [Piece(_L.Activation(call.layer.activation, name=site.name(call.name, "act")))]
+    layer = _L.Activation(call.layer.activation, name=site.name(call.name, "act"))
+    if name not in OTHER_ACTIVATIONS:
+        site.floats.add(layer.name)
+    return [Piece(layer)]
 
 
 def _fold(
@@ -203,7 +217,8 @@ def _batch_norm(site: Site, call: Call) -> list[Piece]:
         return []
     before = site.sole_maker(call)
     same = as_is(site, call)
-    if before is not None and type(before.layer) in _KEEP_BATCH_NORM:
+    together = before is not None and site.scheme(before.name) == site.scheme(call.name)
+    if together and type(before.layer) in _KEEP_BATCH_NORM:
         return same
     site.note(call.layer, "got an identity depthwise convolution before it to be folded into")
     return _behind_identity(site, call, same[0])

@@ -1,18 +1,23 @@
 """Rewrites a float network into an equal one whose every layer has an integer kernel.
 
-Each rule of `expansions` turns one layer call into a chain of layers that computes the same: the
-outputs of the rewritten float model equal the original's (up to float rounding).
+Each rule of `expansions` turns one layer call into a chain of layers (or a small model, whose
+layers then stand in its place) that computes the same: the outputs of the rewritten float model
+equal the original's (up to float rounding). Operations become layers first, where there is one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from tfedge.graph.canonical import unwrap
 from tfedge.graph.folding import find_foldable
 from tfedge.graph.rewrite import Piece, Rewriter, as_is
 from tfedge.graph.trace import Call, Graph
 from tfedge.quant.expansions import EXPANSIONS, FOLD_INTO
+from tfedge.quant.placement import FLOAT
+from tfedge.quant.treatment import Treatment, explained, refuse, treatments
 
 
 @dataclass
@@ -21,11 +26,15 @@ class Normalised:
 
     Attributes:
         model: The rewritten float model.
+        schemes: Scheme of each of its layers, by name.
         notes: Layer name -> what was done to it and why.
+        refused: One line a layer that does not get the scheme that was asked for.
     """
 
     model: Any
+    schemes: dict[str, str]
     notes: dict[str, str]
+    refused: list[str]
 
 
 class Site(Rewriter):
@@ -35,27 +44,71 @@ class Site(Rewriter):
     convolution that carries quantizers: MUL and ADD would stay, in float.
 
     Attributes:
+        treatments: What happens to each layer of the graph.
         folded: Calls of batch norms, by name of the layer they go into.
+        floats: Layers of chains that stay float.
     """
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph, _expand)
-        self.folded = find_foldable(self, lambda layer: type(layer) in FOLD_INTO)
+        self.treatments: dict[str, Treatment] = {}
+        self.folded: dict[str, Call] = {}
+        self.floats: set[str] = set()
+
+    def treat(self, scheme: str, overrides: Mapping[str, str] | None) -> None:
+        """Decides on every layer (see `treatment.treatments`)."""
+        self.treatments = treatments(self, scheme, overrides)
+        pairs = find_foldable(self, lambda layer: type(layer) in FOLD_INTO)
+        self.folded = {n: c for n, c in pairs.items() if self.scheme(n) == self.scheme(c.name)}
+
+    def scheme(self, name: str) -> str:
+        """The scheme that a layer of the graph gets."""
+        return self.treatments[name].scheme
 
 
 def _expand(site: Rewriter, call: Call) -> list[Piece]:
-    return EXPANSIONS.get(type(call.layer), as_is)(site, call)
+    if not isinstance(site, Site) or site.scheme(call.name) == FLOAT:
+        return as_is(site, call)
+    if type(call.layer) in EXPANSIONS:
+        return EXPANSIONS[type(call.layer)](site, call)
+    pieces = unwrap(site, call)
+    if len(pieces) != 1 or type(pieces[0].layer) not in EXPANSIONS:
+        return pieces or as_is(site, call)
+    layer = pieces[0].layer
+    chain = EXPANSIONS[type(layer)](site, replace(call, layer=layer))
+    if chain:
+        chain[0].takes = pieces[0].takes
+    return chain
 
 
-def normalise(graph: Graph) -> Normalised:
+def normalise(
+    graph: Graph,
+    scheme: str = "w8a8",
+    overrides: Mapping[str, str] | None = None,
+    strict: bool = False,
+) -> Normalised:
     """Rewrites a traced tf_keras model; see the module's rules.
 
     Args:
-        graph: Traced from a model whose layers `refusals` found no fault with.
+        graph: Traced from a float model.
+        scheme: Scheme of the layers that `overrides` do not name.
+        overrides: Scheme by layer name or expression.
+        strict: Whether a layer that does not get its scheme is an error.
 
     Returns:
         An independent float model (new layers, copied weights) with the same inputs, outputs and
-        names, and the notes.
+        names, and what happens to each of its layers.
+
+    Raises:
+        InputError: Overrides that do not fit.
+        ModelError: With `strict`: the layers that do not get their scheme.
     """
     site = Site(graph)
-    return Normalised(site.run(), site.notes)
+    site.treat(scheme, overrides)
+    refused = explained(site, site.treatments)
+    if strict:
+        refuse(refused)
+    model = site.run()
+    schemes = {name: site.scheme(old) for name, old in site.origin.items()}
+    schemes |= {n: FLOAT for n in schemes if n in site.floats}
+    return Normalised(model, schemes, site.notes, refused)

@@ -8,13 +8,19 @@ own scale, which the converter hands back to them).
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from tfedge._keras import keras
+from tfedge.graph.canonical import symbol_of
 from tfedge.graph.rewrite import activation_name
 from tfedge.graph.trace import Call, Graph
 from tfedge.quant.configs import LayerConfig
+from tfedge.schemes import get_scheme
+
+FLOAT = "float"
+"""The scheme of a layer that stays as it is."""
 
 FUSED_ACTIVATIONS = ("linear", "relu", "relu6")
 """Activations that TFLite computes inside the op before them."""
@@ -35,63 +41,85 @@ class Rule:
             output has the input's scale), "rounding" (likewise, but it computes and rounds),
             "activation" (by the name of its function) or "relu".
         kernels: Kernel attributes with their `WeightQuantizer` axis.
-        native: True where tfmot's default 8-bit scheme takes the layer too (`strict=True` allows
-            only these).
+        four_bits: Whether the runtime has a kernel for 4-bit weights.
+        int16: "" or the op that has no kernel for 16-bit activations.
     """
 
     kind: str
     kernels: dict[str, str] = field(default_factory=dict)
-    native: bool = True
+    four_bits: bool = False
+    int16: str = ""
 
 
-def _rule(kind: str, *, native: bool = True, **kernels: str) -> Rule:
-    return Rule(kind, kernels, native)
+def _rule(kind: str, *, four_bits: bool = False, int16: str = "", **kernels: str) -> Rule:
+    return Rule(kind, kernels, four_bits, int16)
 
 
 _L = keras.layers
+_OUTPUT, _SAME = _rule("output"), _rule("same")
 RULES: dict[type, Rule] = {
-    _L.Conv2D: _rule("kernel", kernel="channel"),
+    _L.Conv2D: _rule("kernel", four_bits=True, kernel="channel"),
     _L.DepthwiseConv2D: _rule("kernel", depthwise_kernel="depthwise"),
     _L.Conv2DTranspose: _rule("kernel", kernel="tensor"),
-    _L.Dense: _rule("kernel", kernel="tensor"),
-    _L.Embedding: _rule("output", native=False, embeddings="tensor"),
-    _L.BatchNormalization: _rule("output"),
-    _L.Add: _rule("output"),
-    _L.Concatenate: _rule("output"),
-    _L.GlobalAveragePooling1D: _rule("output"),
-    _L.GlobalAveragePooling2D: _rule("output"),
-    _L.LeakyReLU: _rule("output"),
+    _L.Dense: _rule("kernel", four_bits=True, kernel="tensor"),
+    _L.Embedding: _rule("output", embeddings="tensor"),
+    _L.BatchNormalization: _OUTPUT,
+    _L.Add: _OUTPUT,
+    _L.Concatenate: _OUTPUT,
+    _L.GlobalAveragePooling1D: _OUTPUT,
+    _L.GlobalAveragePooling2D: _OUTPUT,
+    _L.LeakyReLU: _OUTPUT,
     _L.ReLU: _rule("relu"),
     _L.Activation: _rule("activation"),
-    _L.Multiply: _rule("output", native=False),
-    _L.Subtract: _rule("output", native=False),
-    _L.Rescaling: _rule("output", native=False),
-    _L.Maximum: _rule("output", native=False),
-    _L.Minimum: _rule("output", native=False),
-    _L.PReLU: _rule("output", native=False),
-    _L.AveragePooling2D: _rule("rounding"),
-    _L.MaxPooling2D: _rule("same"),
-    _L.GlobalMaxPooling1D: _rule("same"),
-    _L.GlobalMaxPooling2D: _rule("same"),
-    _L.MaxPooling1D: _rule("same", native=False),
+    _L.Multiply: _OUTPUT,
+    _L.Subtract: _OUTPUT,
+    _L.Maximum: _OUTPUT,
+    _L.Minimum: _OUTPUT,
+    _L.PReLU: _rule("output", int16="PRELU"),
     _L.AveragePooling1D: _rule("rounding"),
+    _L.AveragePooling2D: _rule("rounding"),
     _L.UpSampling2D: _rule("rounding"),
-    _L.Flatten: _rule("same"),
-    _L.Reshape: _rule("same"),
-    _L.Permute: _rule("same"),
-    _L.RepeatVector: _rule("same", native=False),
-    _L.ZeroPadding1D: _rule("same"),
-    _L.ZeroPadding2D: _rule("same"),
-    _L.Cropping1D: _rule("same"),
-    _L.Cropping2D: _rule("same"),
-    _L.Dropout: _rule("same"),
-    _L.SpatialDropout1D: _rule("same"),
-    _L.SpatialDropout2D: _rule("same"),
-    _L.GaussianNoise: _rule("same", native=False),
-    _L.GaussianDropout: _rule("same", native=False),
-    _L.ActivityRegularization: _rule("same"),
-}
+    _L.RepeatVector: _rule("same", int16="TILE"),
+    **dict.fromkeys(
+        (
+            _L.MaxPooling1D, _L.MaxPooling2D, _L.GlobalMaxPooling1D, _L.GlobalMaxPooling2D,
+            _L.Flatten, _L.Reshape, _L.Permute, _L.ZeroPadding1D, _L.ZeroPadding2D, _L.Cropping1D,
+            _L.Cropping2D, _L.Dropout, _L.SpatialDropout1D, _L.SpatialDropout2D, _L.GaussianNoise,
+            _L.GaussianDropout, _L.ActivityRegularization,
+        ),
+        _SAME,
+    ),
+}  # fmt: skip
 """Rules by exact layer class, for networks that `normalise` has rewritten."""
+
+OP_RULES: dict[str, Rule] = {
+    **dict.fromkeys(
+        (
+            "reshape", "transpose", "expand_dims", "squeeze", "identity", "stop_gradient",
+            "__operators__.getitem", "strided_slice", "slice", "split", "reverse",
+        ),
+        _SAME,
+    ),
+    **dict.fromkeys(
+        (
+            "math.add", "math.subtract", "math.multiply", "math.maximum", "math.minimum",
+            "__operators__.add", "__operators__.sub", "__operators__.mul", "math.reduce_mean",
+            "linalg.matmul", "__operators__.matmul", "math.rsqrt",
+        ),
+        _OUTPUT,
+    ),
+}  # fmt: skip
+"""Rules by the function of an operation outside a layer (see `canonical.symbol_of`)."""
+
+
+def rule_of(layer: Any) -> Rule | None:
+    """The rule of a layer or operation; None where there is none."""
+    return RULES.get(type(layer)) or OP_RULES.get(symbol_of(layer))
+
+
+def is_operation(layer: Any) -> bool:
+    """True for an operation outside a layer: it cannot be wrapped, a quantizer follows it."""
+    return type(layer) not in RULES and symbol_of(layer) in OP_RULES
 
 
 def is_fusable_relu(layer: Any) -> bool:
@@ -104,49 +132,45 @@ def is_fusable_relu(layer: Any) -> bool:
     )  # fmt: skip
 
 
-def consumers(graph: Graph) -> dict[int, list[Call]]:
-    """The calls that read each tensor."""
-    found: dict[int, list[Call]] = {}
-    for call in graph.calls:
-        for number in call.inputs:
-            found.setdefault(number, []).append(call)
-    return found
-
-
-def call_counts(graph: Graph) -> dict[str, int]:
-    """How often each layer is called."""
-    found: dict[str, int] = {}
-    for call in graph.calls:
-        found[call.name] = found.get(call.name, 0) + 1
-    return found
-
-
 class Placement:
     """Decides the quantizers of a normalised graph.
 
     Args:
-        graph: Traced from what `normalise` returned: every layer has a rule.
+        graph: Traced from what `normalise` returned: every layer that is not float has a rule.
+        schemes: Scheme of each layer by its name in this graph.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self._readers = consumers(graph)
-        self._counts = call_counts(graph)
+    def __init__(self, graph: Graph, schemes: dict[str, str]) -> None:
+        self.schemes = schemes
+        self._readers: dict[int, list[Call]] = {}
+        for call in graph.calls:
+            for number in call.inputs:
+                self._readers.setdefault(number, []).append(call)
+        self._counts = Counter(c.name for c in graph.calls)
         self._outputs = set(graph.output_refs())
-        self._makers = {c.outputs[0]: c for c in graph.calls if len(c.outputs) == 1}
         self._calls = {c.name: c for c in graph.calls}
         self._all: dict[str, list[Call]] = {}
         for call in graph.calls:
             self._all.setdefault(call.name, []).append(call)
 
-    def config(self, name: str, layer: Any, bits: int) -> LayerConfig | None:
+    def is_float(self, name: str) -> bool:
+        """True for a layer that stays as it is."""
+        return self.schemes[name] == FLOAT
+
+    def bits(self, name: str) -> int:
+        """Activation bits of a layer that is quantized."""
+        return get_scheme(self.schemes[name]).activation_bits
+
+    def config(self, name: str, layer: Any) -> LayerConfig | None:
         """The layer's QuantizeConfig, or None for a layer that stays as it is.
 
         Args:
             name: Unique layer name in the graph.
             layer: The layer.
-            bits: Activation bits, 8 or 16.
         """
-        rule = RULES[type(layer)]
+        rule = rule_of(layer)
+        if rule is None or self.is_float(name) or is_operation(layer):
+            return None
         function = activation_name(layer)
         before = rule.kind == "kernel" and function in FIXED_RANGE_ACTIVATIONS
         output = self._output(rule, function)
@@ -156,7 +180,7 @@ class Placement:
         if not (rule.kernels or before or output or always):
             return None
         final = any(i in self._outputs for c in self._all[name] for i in c.outputs)
-        return LayerConfig(rule.kernels, before, output, bits, final)
+        return LayerConfig(rule.kernels, before, output, self.bits(name), final)
 
     @staticmethod
     def _output(rule: Rule, function: str) -> str:
@@ -171,6 +195,14 @@ class Placement:
             return "source"
         return "range" if rule.kind in ("kernel", "output", "relu") else ""
 
+    def keeps_range(self, call: Call) -> bool:
+        """True where a call hands its input's codes on."""
+        rule = rule_of(call.layer)
+        if rule is None or self.is_float(call.name):
+            return False
+        linear = rule.kind == "activation" and activation_name(call.layer) == "linear"
+        return linear or rule.kind in ("same", "rounding")
+
     def _is_fused(self, name: str) -> bool:
         """True where the next layer is computed in the same op (or dictates the scale)."""
         call = self._calls[name]
@@ -180,6 +212,8 @@ class Placement:
         if len(readers) != 1 or self._counts[readers[0].name] > 1:
             return False
         after = readers[0].layer
+        if self.is_float(readers[0].name) or self.bits(readers[0].name) != self.bits(name):
+            return False
         if isinstance(after, keras.layers.Concatenate):
             return len(set(readers[0].inputs)) == len(readers[0].inputs)
         if activation_name(call.layer) != "linear":

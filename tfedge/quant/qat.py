@@ -5,32 +5,20 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tfedge._keras import flavour, keras, tf
 from tfedge.bridge import to_tf_keras
 from tfedge.errors import InputError, ModelError
-from tfedge.graph.copying import copy_layer
-from tfedge.graph.trace import (
-    Call,
-    Graph,
-    Ref,
-    Tensor,
-    flatten,
-    functional_of,
-    map_structure,
-    replay,
-    trace,
-)
-from tfedge.quant import _tfmot
-from tfedge.quant.configs import InputQuantizer, LayerConfig, TfedgeQuantizeWrapper, custom_objects
+from tfedge.graph.trace import flatten, functional_of, trace
 from tfedge.quant.normalise import normalise
-from tfedge.quant.placement import Placement
-from tfedge.quant.quantizers import ActivationQuantizer
-from tfedge.quant.ranges import calibrate, copy_ranges
-from tfedge.quant.refusals import check_int16, check_layers
+from tfedge.quant.ranges import calibrate
+from tfedge.quant.treatment import QAT_SCHEMES
+from tfedge.quant.wiring import wired
 from tfedge.quantized import (
     Range,
     is_quantized,
@@ -41,9 +29,6 @@ from tfedge.quantized import (
     unset_ranges,
 )
 from tfedge.schemes import get_scheme
-
-QAT_SCHEMES = ("w8a8", "w8a16")
-"""Schemes that can be simulated in training."""
 
 _NOTES: weakref.WeakKeyDictionary[Any, tuple[str, ...]] = weakref.WeakKeyDictionary()
 
@@ -76,26 +61,43 @@ class QatReport:
         return "\n".join([*lines, *self.notes])
 
 
+class QuantizationWarning(UserWarning):
+    """Some layers of a model do not get the scheme that was asked for."""
+
+
 def quantize_aware(
-    model: Any, scheme: str = "w8a8", calibration: Any = None, strict: bool = False
+    model: Any,
+    scheme: str = "w8a8",
+    calibration: Any = None,
+    *,
+    overrides: Mapping[str, str] | None = None,
+    strict: bool = False,
 ) -> Any:
     """Makes a copy of a model that simulates integer arithmetic in training and inference.
 
-    Kernels are fake-quantized to symmetric int8 (per output channel for convolutions), activations
-    to int8 (asymmetric) or int16 (symmetric), at the places where the TFLite file will quantize.
-    The gradient passes straight through (Jacob et al. 2018, "Quantization and Training of Neural
-    Networks for Efficient Integer-Arithmetic-Only Inference").
+    Kernels are fake-quantized to symmetric int8 or int4 (per output channel for convolutions),
+    activations to int8 (asymmetric) or int16 (symmetric), at the places where the TFLite file will
+    quantize. The gradient passes straight through (Jacob et al. 2018, "Quantization and Training of
+    Neural Networks for Efficient Integer-Arithmetic-Only Inference").
+
+    A layer without an integer form stays float, between a dequantize and a quantize; one without a
+    kernel for 16-bit activations, or for 4-bit weights, is quantized as w8a8. Both are listed in a
+    `QuantizationWarning` and in `report(model).notes`, with the reason.
 
     Args:
         model: A float Functional or Sequential model; it is not changed. A Keras 3 model is carried
             into tf_keras first (`tfedge.bridge.to_tf_keras`).
-        scheme: "w8a8" or "w8a16".
+        scheme: "w8a8", "w8a16" or "w4a8" (4-bit kernels of Dense and Conv2D: XNNPACK computes with
+            those of Dense; those of convolutions are unpacked at each inference: a smaller file,
+            no faster one).
         calibration: Data as `tfedge.data.as_batches` takes them (array, dict by input name,
             iterable, tf.data); labels are left out. The ranges start at what the float model shows
             on them; 100 to 500 samples serve. None: each range starts at the first training batch,
             and the model cannot be converted before it was trained.
-        strict: True refuses every layer that tfmot's default 8-bit scheme would refuse. False also
-            takes layers that can be rewritten with equal outputs (see `report(model).notes`).
+        overrides: Scheme by layer name or regular expression (of the whole name): one of
+            `LAYER_SCHEMES`, "float" among them. Batch norm and relu go with the convolution before
+            them; layers that only move values about have the scheme of what they move.
+        strict: True makes a layer that does not get its scheme an error.
 
     Returns:
         A new tf_keras Functional model with the same inputs and outputs, uncompiled. Its layers
@@ -103,26 +105,32 @@ def quantize_aware(
         `custom_objects=tfedge.quant.custom_objects()`.
 
     Raises:
-        ModelError: The model is no float tf_keras Functional or Sequential model, computes in
-            mixed precision, is quantized already, or has layers without an integer form (all of
-            them are listed, with the reason).
-        InputError: The scheme cannot be trained, or the calibration data do not fit.
+        ModelError: The model is no float Functional or Sequential model, computes in mixed
+            precision, is quantized already, or (`strict`) has layers that do not get their scheme
+            (all of them are listed).
+        InputError: The scheme cannot be trained, an override fits no layer, or the calibration data
+            do not fit.
     """
     if flavour(model) == "keras3":
         model = to_tf_keras(model, keep_class=False)
     _check(model, scheme)
-    graph = trace(model)
-    check_layers(graph, strict)
-    if scheme == "w8a16":
-        check_int16(graph)
-    rewritten = normalise(graph)
+    rewritten = normalise(trace(model), scheme, overrides, strict)
+    if rewritten.refused:
+        warnings.warn(_listed(rewritten.refused), QuantizationWarning, stacklevel=2)
     equal = _with_output_names(rewritten.model, output_names(functional_of(model)))
-    result = _wrap(equal, get_scheme(scheme).activation_bits)
+    added = {x.name for x in equal.layers} - rewritten.schemes.keys()
+    result = wired(equal, {**dict.fromkeys(added, scheme), **rewritten.schemes})
     name_outputs(result)
-    _NOTES[result] = tuple(rewritten.notes.values())
+    _NOTES[result] = (*rewritten.refused, *rewritten.notes.values())
     if calibration is not None:
         calibrate(result, calibration)
     return result
+
+
+def _listed(refused: list[str]) -> str:
+    shown = "; ".join(refused[:8])
+    more = f"; and {len(refused) - 8} more" if len(refused) > 8 else ""
+    return f"{len(refused)} layers do not get the scheme that was asked for: {shown}{more}"
 
 
 def _check(model: Any, scheme: str) -> None:
@@ -174,105 +182,9 @@ def _few(names: Any) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _wrap(model: Any, bits: int) -> Any:
-    """The quantize-aware form of a normalised float model, with its weights."""
-    graph = _with_input_quantizers(trace(model), bits)
-    place = Placement(graph)
-    made: dict[str, tuple[Any, Any]] = {}
-
-    def make(name: str, layer: Any) -> Any:
-        if isinstance(layer, InputQuantizer):
-            return layer
-        copy = copy_layer(layer, name=name)
-        config = place.config(name, layer, bits)
-        made[name] = (layer, copy)
-        return copy if config is None else TfedgeQuantizeWrapper(copy, config)
-
-    result = replay(graph, make)
-    for old, new in made.values():
-        new.set_weights(old.get_weights())
-    return result
-
-
-def _with_input_quantizers(graph: Graph, bits: int) -> Graph:
-    """The graph with a QuantizeLayer behind every float input that something reads."""
-    names = {c.name for c in graph.calls}
-    tensors, calls = list(graph.tensors), []
-    moved: dict[int, int] = {}
-    for number, name in zip(graph.inputs, graph.input_names, strict=True):
-        if not tensors[number].dtype.startswith("float"):
-            continue
-        label = f"quantize_{name}"
-        while label in names:
-            label += "_1"
-        names.add(label)
-        tensors.append(Tensor(tensors[number].shape, tensors[number].dtype))
-        moved[number] = len(tensors) - 1
-        layer = InputQuantizer(ActivationQuantizer(bits), name=label)
-        calls.append(Call(layer, label, (Ref(number),), {}, (number,), (moved[number],)))
-
-    def move(leaf: Any) -> Any:
-        return Ref(moved.get(leaf.index, leaf.index)) if isinstance(leaf, Ref) else leaf
-
-    for c in graph.calls:
-        inputs = tuple(moved.get(i, i) for i in c.inputs)
-        args, kwargs = map_structure(move, c.args), map_structure(move, c.kwargs)
-        calls.append(replace(c, args=args, kwargs=kwargs, inputs=inputs))
-    outputs = map_structure(move, graph.outputs)
-    return replace(graph, tensors=tensors, calls=calls, outputs=outputs)
-
-
-def to_16x8(model: Any) -> Any:
-    """Rebuilds a trained w8a8 model with 16-bit activations: same weights, symmetric ranges.
-
-    Each range becomes max = m, min = -m*32768/32767 with m = max(|min|, |max|).
-
-    Args:
-        model: What `quantize_aware(model, "w8a8")` returned, trained or calibrated.
-
-    Returns:
-        A new model that simulates w8a16; `model` itself where it does so already.
-
-    Raises:
-        ModelError: The model is not quantize-aware, was made by tfmot itself, or has no ranges.
-    """
-    if qat_scheme(model) == "w8a16":
-        return model
-    foreign = [
-        x.name for x in model.layers
-        if isinstance(x, _tfmot.QuantizeWrapper) and not isinstance(x, TfedgeQuantizeWrapper)
-    ]  # fmt: skip
-    if foreign:
-        raise ModelError(
-            "only models made by tfedge.quant.quantize_aware can be rebuilt with 16-bit "
-            "activations", f"tfmot's own wrapper around {_few(foreign)}",
-            "Make the model quantize-aware with tfedge",
-        )  # fmt: skip
-    if unset_ranges(model):
-        raise ModelError(
-            "the model's ranges were never set", _few(unset_ranges(model)),
-            "Train it, or give calibration data to quantize_aware",
-        )  # fmt: skip
-    graph = trace(model)
-    check_int16(graph)
-    result = replay(graph, lambda name, layer: _with_16_bits(layer))
-    copy_ranges(model, result)
-    _NOTES[result] = _NOTES.get(model, ())
-    return result
-
-
-def _with_16_bits(layer: Any) -> Any:
-    """A new layer like this one whose activation quantizers have 16 bits."""
-    config = layer.get_config()
-    with keras.utils.custom_object_scope(custom_objects()):
-        if isinstance(layer, InputQuantizer):
-            return InputQuantizer(ActivationQuantizer(16), name=layer.name)
-        if not isinstance(layer, TfedgeQuantizeWrapper):
-            return type(layer).from_config(config)
-        inner = copy_layer(layer.layer)
-        old = layer.quantize_config
-        new = LayerConfig(old.kernels, old.before_activation, old.output, 16, old.final)
-        return TfedgeQuantizeWrapper(inner, new, name=layer.name)
+def copy_notes(source: Any, target: Any) -> None:
+    """Gives a model that was rebuilt from another the notes of that."""
+    _NOTES[target] = _NOTES.get(source, ())
 
 
 def report(model: Any) -> QatReport:

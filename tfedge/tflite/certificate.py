@@ -73,6 +73,7 @@ def require_integer(
     *,
     layers: Sequence[str] = (),
     io: Literal["int", "float"] = "int",
+    floats: frozenset[str] = frozenset(),
 ) -> None:
     """Checks that a file is as integer as its scheme says; does nothing for float schemes.
 
@@ -85,6 +86,8 @@ def require_integer(
         scheme: The scheme that it was made for.
         layers: Names of the Keras model's layers in topological order, for the message.
         io: What its inputs and outputs were asked to be.
+        floats: Layers that were asked to stay float: their ops may, with what quantizes and
+            dequantizes around them; so may inputs and outputs.
 
     Raises:
         InputError: The data is no TFLite file, or the scheme is unknown.
@@ -95,9 +98,9 @@ def require_integer(
     if not scheme.full_integer:
         return
     model = flatbuffer.read(data)
-    if io == "int":
+    if io == "int" and not floats:
         _require_integer_ends(model, scheme)
-    left = _float_ops(model, layers, io)
+    left = _float_ops(model, layers, io, floats)
     if left:
         shown = "; ".join(left[:5]) + (f"; and {len(left) - 5} more" if len(left) > 5 else "")
         raise ConversionError(
@@ -127,7 +130,7 @@ def _require_integer_ends(model: Any, scheme: QuantScheme) -> None:
                 )
 
 
-def _float_ops(model: Any, layers: Sequence[str], io: str) -> list[str]:
+def _float_ops(model: Any, layers: Sequence[str], io: str, floats: frozenset[str]) -> list[str]:
     """Describes the ops that touch float, each as "MUL (op 3, layer 'scale', float32->float32)"."""
     main = model.subgraphs[0]
     behind = op_layers(model, layers)
@@ -140,6 +143,9 @@ def _float_ops(model: Any, layers: Sequence[str], io: str) -> list[str]:
         if not _FLOATS & {*ends[0], *ends[1]}:
             continue
         if io == "float" and graph is main and _is_boundary(model, op):
+            continue
+        seam = flatbuffer.op_name(model, op) in ("QUANTIZE", "DEQUANTIZE")
+        if floats and (seam or behind[index] in floats):
             continue
         where = f"layer '{behind[index]}'" if graph is main and behind[index] else "no layer known"
         if graph is not main:

@@ -53,6 +53,31 @@ def strip_float_io(model: schema.ModelT) -> None:
     compact(model)
 
 
+def merge_requantizations(model: schema.ModelT) -> None:
+    """Makes one QUANTIZE, integer to integer, of each DEQUANTIZE and QUANTIZE in a row."""
+    graph = model.subgraphs[0]
+    makers = {int(i): op for op in graph.operators for i in op.outputs}
+    for op in graph.operators:
+        if op_name(model, op) != "QUANTIZE":
+            continue
+        before = makers.get(int(op.inputs[0]))
+        if before is not None and op_name(model, before) == "DEQUANTIZE":
+            source = graph.tensors[int(before.inputs[0])]
+            if tensor_dtype(source) in _INTEGER:
+                op.inputs = np.array([int(before.inputs[0])], np.int32)
+    _drop_unread(model, graph)
+
+
+def _drop_unread(model: schema.ModelT, graph: schema.SubGraphT) -> None:
+    """Drops DEQUANTIZE ops whose output nothing reads."""
+    read = {int(i) for op in graph.operators for i in op.inputs} | {int(i) for i in graph.outputs}
+    graph.operators = [
+        op
+        for op in graph.operators
+        if op_name(model, op) != "DEQUANTIZE" or int(op.outputs[0]) in read
+    ]
+
+
 def _strip_inputs(model: schema.ModelT, graph: schema.SubGraphT) -> None:
     readers = consumers(graph)
     fresh = []

@@ -40,6 +40,28 @@ def restore_functions(model: schema.ModelT, slopes: Mapping[str, float]) -> None
         op.opcodeIndex = _op_code(model, *FUNCTION_OPS[name])
 
 
+def remove_boundaries(model: schema.ModelT, scope: str) -> None:
+    """Takes the ELU ops out that stand at the ends of what stays float.
+
+    Args:
+        model: The file.
+        scope: Name scope that marks them.
+    """
+    for graph in model.subgraphs:
+        moved: dict[int, int] = {}
+        kept = []
+        for op in graph.operators:
+            name = tensor_name(graph.tensors[int(op.outputs[0])]) if len(op.outputs) else ""
+            if op_name(model, op) == "ELU" and scope in name:
+                source = int(op.inputs[0])
+                moved[int(op.outputs[0])] = moved.get(source, source)
+                continue
+            op.inputs = np.array([moved.get(int(i), int(i)) for i in op.inputs], np.int32)
+            kept.append(op)
+        graph.operators = kept
+        graph.outputs = np.array([moved.get(int(i), int(i)) for i in graph.outputs], np.int32)
+
+
 def restore_concatenations(model: schema.ModelT, scope: str) -> None:
     """Puts CONCATENATION in the place of the PADs and MAXIMUMs that stand for it.
 
