@@ -19,11 +19,14 @@ from tfedge.graph.trace import Call, Graph, trace
 UNSET = (-6.0, 6.0)
 """tfmot's initial range: neither calibration nor training has set it."""
 
-STAND_INS = {"sigmoid": 0.12345671, "softmax": 0.12345672, "tanh": 0.12345673}
+STAND_INS = {
+    "sigmoid": 0.12345671, "softmax": 0.12345672, "tanh": 0.12345673,
+    "exp": 0.12345674, "log": 0.12345675, "rsqrt": 0.12345676,
+}  # fmt: skip
 """Slope of the LEAKY_RELU that stands for a function while a 16-bit model is converted.
 
-The TFLite converter gives these functions int8 outputs whatever the quantizer behind them says,
-and then cannot lower a 16-bit model. `tflite.standins` puts the right op back.
+The TFLite converter gives the first three int8 outputs whatever the quantizer behind them says, and
+knows no int16 LOG, though the runtime has one. `tflite.standins` puts the right op back.
 """
 
 CONCAT_SCOPE = "tfedge_concat"
