@@ -61,8 +61,8 @@ _OUTPUT, _SAME = _rule("output"), _rule("same")
 RULES: dict[type, Rule] = {
     _L.Conv2D: _rule("kernel", four_bits=True, kernel="channel"),
     _L.DepthwiseConv2D: _rule("kernel", depthwise_kernel="depthwise"),
-    _L.Conv2DTranspose: _rule("kernel", kernel="tensor"),
-    _L.Dense: _rule("kernel", four_bits=True, kernel="tensor"),
+    _L.Conv2DTranspose: _rule("kernel", kernel="filter"),
+    _L.Dense: _rule("kernel", four_bits=True, kernel="unit"),
     _L.Embedding: _rule("output", embeddings="tensor"),
     _L.BatchNormalization: _OUTPUT,
     _L.Add: _OUTPUT,

@@ -15,6 +15,7 @@ from typing import Any
 
 from tfedge._keras import tf
 from tfedge.quant import _tfmot, observe
+from tfedge.quant.coded import by_codes
 from tfedge.quantized import STAND_INS, UNSET, export_bits
 
 EMA_DECAY = 0.999
@@ -126,8 +127,8 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
 
     Args:
         axis: Where the scales run: "channel" (last axis, one scale per output channel; kernels of
-            rank 4), "depthwise" (the last two axes together, [h, w, c, m]) or "tensor" (one scale;
-            Dense and Conv2DTranspose, whose per-channel form the TFLite converter rejects).
+            rank 4), "depthwise" (the last two axes together, [h, w, c, m]), "unit" (last axis of a
+            Dense kernel), "filter" (axis 2 of a Conv2DTranspose kernel) or "tensor" (one scale).
     """
 
     def __init__(self, axis: str) -> None:
@@ -138,6 +139,8 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
         """Adds the range variables `<name>_min` and `<name>_max` to the wrapper `layer`."""
         if self.axis == "depthwise":
             tensor_shape = (int(tensor_shape[-2]) * int(tensor_shape[-1]),)
+        if self.axis == "filter":
+            tensor_shape = (int(tensor_shape[-2]),)
         return self._add_range_weights(layer, name, self.axis != "tensor", tensor_shape)
 
     def __call__(self, inputs: Any, training: Any, weights: dict, **kwargs: Any) -> Any:
@@ -150,10 +153,14 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
             low.assign(-limit)
             high.assign(limit)
             low, high = -limit, limit
+        if export_bits() and self.axis in ("unit", "filter"):
+            return by_codes(inputs, self._fake_quantize, low, high, self.num_bits)
         return inputs if watching else self._fake_quantize(inputs, low, high)
 
     def _grouped(self, kernel: Any) -> Any:
         """The kernel with its channels on the last axis."""
+        if self.axis == "filter":
+            return tf.transpose(kernel, (0, 1, 3, 2))
         if self.axis != "depthwise":
             return kernel
         h, w, c, m = kernel.shape
@@ -177,6 +184,8 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
         out = tf.quantization.fake_quant_with_min_max_vars_per_channel(
             self._grouped(kernel), low, high, num_bits=8, narrow_range=True
         )
+        if self.axis == "filter":
+            return tf.transpose(out, (0, 1, 3, 2))
         return tf.reshape(out, kernel.shape)
 
     def get_config(self) -> dict[str, Any]:

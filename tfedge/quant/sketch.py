@@ -106,16 +106,8 @@ class Sketch:
         return self.add(Tabled(function, name=self.name(suffix or function)), x)
 
     def rsqrt(self, x: Any) -> Any:
-        """1 / sqrt(x) of values >= 0.
-
-        The int16 table is coarse: one step of Newton's, r*(1.5 - x*r^2/2), makes up for it.
-        """
-        above = self.add(AboveZero(name=self.name("above_0")), x)
-        root = self.tabled("rsqrt", above)
-        if self.bits != 16:
-            return root
-        near = self.times(self.times(above, root, "newton_1"), root, "newton_2")
-        return self.times(root, self.affine(near, -0.5, 1.5, "newton_3"), "newton_4")
+        """1 / sqrt(x) of values >= 0."""
+        return self.tabled("rsqrt", self.add(AboveZero(name=self.name("above_0")), x))
 
     def function(self, name: Any, x: Any, suffix: str) -> Any:
         """An activation function, by name."""
