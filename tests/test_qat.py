@@ -216,18 +216,23 @@ def test_frozen_layers_stay_frozen():
     assert not np.array_equal(moved, model.get_layer("t").get_weights()[0])
 
 
+def sine(x):
+    return tf.math.sin(x)
+
+
 def test_what_has_no_integer_form_stays_float_and_is_listed():
     i = keras.Input((8, 8, 3))
-    x = L.UnitNormalization(name="un")(L.Conv2D(4, 3, activation="softplus", name="c")(i))
+    x = L.Conv2D(4, 3, activation=sine, name="c")(i)
+    x = L.ThresholdedReLU(0.1, name="un")(x)
     x = L.Lambda(lambda t: tf.math.cos(t), name="cosine")(x)
     model = keras.Model(i, L.Dense(2, name="d")(L.Flatten(name="f")(x)))
     x = RNG.normal(size=(8, 8, 8, 3)).astype("float32")
     with pytest.warns(quant.QuantizationWarning) as caught:
         aware = quant.quantize_aware(model, calibration=x)
     said = str(caught[0].message)
-    for part in ("'un' (UnitNormalization) stays float", "softplus", "cos"):
+    for part in ("'un' (ThresholdedReLU) stays float", "activation 'sine'", "cos"):
         assert part in said
-    with pytest.raises(ModelError, match=r"strict=True.*'un' \(UnitNormalization\)"):
+    with pytest.raises(ModelError, match=r"strict=True.*'un' \(ThresholdedReLU\)"):
         quant.quantize_aware(model, strict=True)
     file = tfedge.convert(aware, "w8a8")
     inside = {r.op for r in file.certificate if "float32" in r.types}
@@ -287,8 +292,9 @@ def test_other_refusals():
         quant.quantize_aware(half)
     gelu = keras.Sequential([keras.Input((4,)), L.Dense(2, activation="gelu", name="g")])
     quant.quantize_aware(gelu)
-    with pytest.warns(quant.QuantizationWarning, match="as w8a8: TFLite has no int16 GELU"):
-        quant.quantize_aware(gelu, "w8a16")
+    repeated = keras.Sequential([keras.Input((4,)), L.PReLU(), L.Dense(2), L.RepeatVector(2)])
+    with pytest.warns(quant.QuantizationWarning, match="as w8a8: TFLite has no int16 TILE"):
+        quant.quantize_aware(repeated, "w8a16")
     with pytest.raises(ModelError, match="int16 GELU"):
         quant.to_16x8(quant.quantize_aware(gelu, calibration=np.ones((8, 4), "float32")))
     import keras as keras3

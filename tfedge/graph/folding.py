@@ -83,8 +83,18 @@ def folded(call: Call, norm: Call) -> list[Piece]:
         call: A call of a layer of `FOLDABLE`.
         norm: The batch norm's call.
     """
+    return fold_affine(call, *affine(norm.layer))
+
+
+def fold_affine(call: Call, scale: np.ndarray, shift: np.ndarray) -> list[Piece]:
+    """The layer that computes scale * y + shift of what the layer gives.
+
+    Args:
+        call: A call of a layer of `FOLDABLE` without an activation.
+        scale: float32 [C].
+        shift: float32 [C].
+    """
     layer = call.layer
-    scale, shift = affine(norm.layer)
     place = FOLDABLE[type(layer).__name__]
     names = ("kernel", "depthwise_kernel", "pointwise_kernel", "bias")
     variables = {n: v for n in names if (v := getattr(layer, n, None)) is not None}

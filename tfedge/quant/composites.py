@@ -18,6 +18,7 @@ from tfedge.quant.composite_norms import NORMS, layer_scale
 from tfedge.quant.composite_products import PRODUCT_OPS, PRODUCTS
 from tfedge.quant.composite_recurrent import RECURRENT
 from tfedge.quant.composite_shapes import SHAPE_OPS, SHAPES, custom_scale
+from tfedge.quant.merging import merged
 from tfedge.quant.placement import FLOAT
 from tfedge.quant.sketch import NoForm, Sketch
 from tfedge.schemes import get_scheme
@@ -72,8 +73,14 @@ _DEPTH = 8  # Forms of forms of forms; more would be a circle.
 
 def _round(written: Written, scheme: str) -> bool:
     """Writes out the layers that have forms; False where there are none."""
-    chains: dict[str, list[Piece]] = {}
-    site = Rewriter(written.graph, lambda s, c: chains.get(c.name) or as_is(s, c))
+    chains: dict[str, list[Piece] | None] = {}
+
+    def expand(site: Rewriter, call: Call) -> list[Piece]:
+        chain = chains.get(call.name, [])
+        return [] if chain is None else chain or as_is(site, call)
+
+    site = Rewriter(written.graph, expand)
+    chains |= merged(site, written.schemes)
     for call in written.graph.calls:
         asked = written.schemes.get(call.name, scheme)
         if call.name not in chains and asked != FLOAT and call.name not in written.reasons:
@@ -81,7 +88,7 @@ def _round(written: Written, scheme: str) -> bool:
                 chains[call.name] = _form(site, call, get_scheme(asked).activation_bits)
             except NoForm as reason:
                 written.reasons[call.name] = str(reason)
-    if not any(chains.values()):
+    if not any(chain or chain is None for chain in chains.values()):
         return False
     asked_for = written.schemes
     written.graph = trace(site.run())

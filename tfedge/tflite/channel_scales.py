@@ -73,10 +73,10 @@ def _same(one: Any, other: Any) -> bool:
 
 def _found(model: schema.ModelT, tensor: Any, kernels: Sequence[Any]) -> Any:
     quant = tensor.quantization
-    if quant is None or quant.scale is None or len(np.ravel(quant.scale)) != 1:
+    if quant is None or quant.scale is None or len(quant.scale) == 0:
         return None
-    scale = float(np.ravel(quant.scale)[0])
-    near = [k for k in kernels if abs(k.scale / scale - 1.0) < 1e-4]
+    scales = np.ravel(quant.scale)  # The converter may have repeated the one for each channel.
+    near = [k for k in kernels if np.all(np.abs(k.scale / scales - 1.0) < 1e-4)]
     values = _codes(model, tensor) if near else None
     for kernel in near:
         same = values is not None and values.shape == kernel.codes.shape
