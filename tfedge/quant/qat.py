@@ -25,7 +25,7 @@ from tfedge.graph.trace import (
     trace,
 )
 from tfedge.quant import _tfmot
-from tfedge.quant.configs import InputQuantizer, LayerConfig, TfedgeQuantizeWrapper, custom_objects
+from tfedge.quant.configs import InputQuantizer, TfedgeQuantizeWrapper, custom_objects
 from tfedge.quant.normalise import normalise
 from tfedge.quant.placement import Placement
 from tfedge.quant.quantizers import ActivationQuantizer
@@ -266,13 +266,13 @@ def _with_16_bits(layer: Any) -> Any:
     config = layer.get_config()
     with keras.utils.custom_object_scope(custom_objects()):
         if isinstance(layer, InputQuantizer):
-            return InputQuantizer(ActivationQuantizer(16), name=layer.name)
+            return InputQuantizer(ActivationQuantizer(16, layer.quantizer.ranges), name=layer.name)
         if not isinstance(layer, TfedgeQuantizeWrapper):
             return type(layer).from_config(config)
         inner = copy_layer(layer.layer)
-        old = layer.quantize_config
-        new = LayerConfig(old.kernels, old.before_activation, old.output, 16, old.final)
-        return TfedgeQuantizeWrapper(inner, new, name=layer.name)
+        return TfedgeQuantizeWrapper(
+            inner, layer.quantize_config.changed(activation_bits=16), name=layer.name
+        )
 
 
 def report(model: Any) -> QatReport:

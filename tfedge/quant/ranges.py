@@ -9,7 +9,7 @@ from tfedge._keras import tf
 from tfedge.data import InputSpec, as_batches
 from tfedge.errors import ModelError
 from tfedge.quant import observe
-from tfedge.quant.quantizers import INT16_RATIO
+from tfedge.quant.quantizers import INT16_RATIO, set_range
 from tfedge.quantized import UNSET, ranges
 
 _BATCH = 32
@@ -48,8 +48,7 @@ def calibrate(model: Any, data: Any) -> None:
             found = f"[{entry.low}, {entry.high}] at {entry.low_variable.name}"
             raise ModelError("an activation is not finite on the calibration data", found)
         low, high = nice_range(entry.low, entry.high, entry.bits)
-        entry.low_variable.assign(low)
-        entry.high_variable.assign(high)
+        set_range(entry.low_variable, entry.high_variable, low, high)
 
 
 def _filled(array: Any, batch: int | None) -> Any:
@@ -76,10 +75,16 @@ def nice_range(low: float, high: float, bits: int) -> tuple[float, float]:
         high = 1.0
     if bits == 16:
         high = max(-low, high)
+        high = _after(high) if high == UNSET[1] else high
         return -high * INT16_RATIO, high
     if (low, high) == UNSET:
-        high = math.nextafter(high, math.inf) + 1e-5
+        high = _after(high)
     return low, high
+
+
+def _after(value: float) -> float:
+    """A little more, also in float32."""
+    return value * (1.0 + 2.0**-20)
 
 
 def copy_ranges(source: Any, target: Any) -> None:
@@ -96,5 +101,4 @@ def copy_ranges(source: Any, target: Any) -> None:
         if row.role != "weight":
             low, high = float(row.low.numpy()), float(row.high.numpy())
             low, high = nice_range(low, high, row.bits)
-            row.low.assign(low)
-            row.high.assign(high)
+            set_range(row.low, row.high, low, high)
