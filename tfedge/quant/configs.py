@@ -119,8 +119,9 @@ class LayerConfig(_tfmot.QuantizeConfig):
     def get_output_quantizers(self, layer: Any) -> list[Any]:
         """The output's quantizer, if any."""
         if self.output in ("range", "swish"):
-            positive = relu_of(layer) is not None
-            return [ActivationQuantizer(self.activation_bits, self.simulation.ranges, positive)]
+            relu, mode = relu_of(layer), self.simulation.ranges
+            ceiling = None if relu is None else relu[1]
+            return [ActivationQuantizer(self.activation_bits, mode, relu is not None, ceiling)]
         if self.output in ("", "source"):
             return []
         return [FixedQuantizer(self.output, self.activation_bits, self.final)]
@@ -292,7 +293,8 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
         """Runs the layer with quantized kernels and activation, then puts its own back."""
         if training is None:
             training = keras.backend.learning_phase()
-        relu = self._fused_relu()
+        fused = bool(self._output_quantizers) and self._output_quantizers[0].fuses_relu
+        relu = relu_of(self.layer) if fused else None
         if export_bits() == 16 and isinstance(self.layer, keras.layers.Concatenate):
             outputs = concatenation_stand_in(list(inputs), self.layer.axis)
         elif relu is not None and relu[0]:
@@ -302,19 +304,11 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
         if self._output_quantizers:
             quantizer, variables = self._output_quantizers[0], self._output_quantizer_vars
             if relu is not None:
-                return quantizer.relu(outputs, relu[1], training, variables)
+                return quantizer.relu(outputs, training, variables)
             return quantizer(outputs, training, variables)
         if self.quantize_config.output == "source" and self._source is not None:
             return round_as_pooling(outputs, *self._source.value)
         return outputs
-
-    def _fused_relu(self) -> tuple[bool, float | None] | None:
-        """`relu_of` the layer where the output's quantizer computes the relu, else None."""
-        if not self._output_quantizers or not getattr(
-            self._output_quantizers[0], "fuses_relu", False
-        ):
-            return None
-        return relu_of(self.layer)
 
     def _run(self, inputs: Any, training: Any, without_activation: bool, kwargs: dict) -> Any:
         """What the layer gives with quantized kernels; it is itself again afterwards."""

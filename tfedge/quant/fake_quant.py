@@ -3,7 +3,7 @@
 Forward, every function here gives exactly what `tf.quantization.fake_quant_with_min_max_vars` (or
 its per-channel form) gives. Backward, TensorFlow's own op makes three passes over the tensor, two
 of them for gradients of min and max that nobody reads while ranges are not learned; here it is one
-pass through a ReLU6 gradient whose window is the range.
+pass, by the gradient op of QuantizeAndDequantizeV4, which masks by tensors of its own.
 """
 
 from __future__ import annotations
@@ -16,17 +16,27 @@ from tfedge._keras import tf
 
 Gradient = Callable[[Any], Any]
 
+_ABOVE_0 = 1e-37  # The least normal float32 or so: a relu has no gradient at 0.
+_ROWS = 4  # Of so many rows one is taken for the gradient of a range.
+
 
 def plain(x: Any, low: Any, high: Any, bits: int) -> Any:
     """TensorFlow's own op, which the TFLite converter recognises."""
     return tf.quantization.fake_quant_with_min_max_vars(x, low, high, num_bits=bits)
 
 
+def _window(upstream: Any, x: Any, low: Any, high: Any) -> Any:
+    """`upstream` where low <= x <= high, else 0, in one pass."""
+    return tf.raw_ops.QuantizeAndDequantizeV4Grad(
+        gradients=upstream, input=x, input_min=low, input_max=high
+    )[0]
+
+
 def clipped(x: Any, low: Any, high: Any, bits: int) -> Any:
     """Fake quantization whose gradient passes straight through inside the range.
 
-    dy/dx = 1 for low - s/2 < x < high + s/2, else 0, with s the step: what rounds to the first or
-    last code counts as inside. The range itself has no gradient.
+    dy/dx = 1 for low - s/2 <= x <= high + s/2, else 0, with s the step: what rounds to the first
+    or last code counts as inside. The range itself has no gradient.
 
     Args:
         x: float32, any shape.
@@ -38,12 +48,7 @@ def clipped(x: Any, low: Any, high: Any, bits: int) -> Any:
 
     @tf.custom_gradient
     def run(x: Any) -> tuple[Any, Gradient]:
-        def gradient(upstream: Any) -> Any:
-            bottom, width = low - half, high - low + 2.0 * half
-            inside = (x - bottom) * (6.0 / width)
-            return tf.raw_ops.Relu6Grad(gradients=upstream, features=inside)
-
-        return plain(x, low, high, bits), gradient
+        return plain(x, low, high, bits), lambda g: _window(g, x, low - half, high + half)
 
     return run(x)
 
@@ -51,7 +56,7 @@ def clipped(x: Any, low: Any, high: Any, bits: int) -> Any:
 def clipped_relu(x: Any, high: Any, ceiling: float | None, bits: int) -> Any:
     """Relu and fake quantization to [0, high] in one: the lower end of the range is the relu.
 
-    dy/dx = 1 for 0 < x < min(high + s/2, ceiling), else 0.
+    dy/dx = 1 for 0 < x <= high + s/2 and x < ceiling, else 0.
 
     Args:
         x: float32, any shape: what enters the relu.
@@ -62,14 +67,15 @@ def clipped_relu(x: Any, high: Any, ceiling: float | None, bits: int) -> Any:
 
     @tf.custom_gradient
     def run(x: Any) -> tuple[Any, Gradient]:
-        def gradient(upstream: Any) -> Any:
-            top = high * (1.0 + 0.5 / (2**bits - 1))
-            top = top if ceiling is None else tf.minimum(top, ceiling)
-            return tf.raw_ops.Relu6Grad(gradients=upstream, features=x * (6.0 / top))
-
-        return plain(x, 0.0, high, bits), gradient
+        top = _relu_top(high, ceiling, bits)
+        return plain(x, 0.0, high, bits), lambda g: _window(g, x, _ABOVE_0, top)
 
     return run(x)
+
+
+def _relu_top(high: Any, ceiling: float | None, bits: int) -> Any:
+    top = high * (1.0 + 0.5 / (2**bits - 1))
+    return top if ceiling is None else tf.minimum(top, ceiling * (1.0 - 2.0**-24))
 
 
 def learned(x: Any, low: Any, high: Any, bits: int) -> Any:
@@ -86,29 +92,64 @@ def learned(x: Any, low: Any, high: Any, bits: int) -> Any:
     move an end by the share by which that moves the step, the gradients of the ends are scaled by
     q^2 g (s = w / q enters twice: in the derivative, and in the size of what is moved).
 
+    The sums over x for the ends are taken from every fourth row (axis 1) of tensors of rank 3 and
+    more, and scaled up: over all of it they would cost more than the rest together.
+
     Args:
         x: float32, batch first.
         low: Scalar tensor, at most 0.
         high: Scalar tensor, above 0.
         bits: 8 or 16.
     """
-    steps = 2.0**bits - 1.0
 
     @tf.custom_gradient
     def run(x: Any, low: Any, high: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any, Any]]]:
-        y = plain(x, low, high, bits)
+        half = (high - low) * (0.5 / (2**bits - 1))
 
         def gradient(upstream: Any) -> tuple[Any, Any, Any]:
-            dx, below, above = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
-                gradients=upstream, inputs=x, min=low, max=high, num_bits=bits
-            )
-            error = tf.reduce_sum(dx * (y - x)) / (high - low)
-            scale = steps**1.5 / tf.sqrt(_sample_size(x))
-            return dx, scale * (below - error), scale * (above + error)
+            dx = _window(upstream, x, low - half, high + half)
+            return dx, *_ends(upstream, x, (low, high), bits)
 
-        return y, gradient
+        return plain(x, low, high, bits), gradient
 
     return run(x, low, high)
+
+
+def learned_relu(x: Any, high: Any, ceiling: float | None, bits: int) -> Any:
+    """`clipped_relu` with the gradient of `learned` for the range's high end.
+
+    Args:
+        x: float32, batch first: what enters the relu.
+        high: Scalar tensor, above 0, at most `ceiling`.
+        ceiling: Where the relu itself clips (6 for relu6), or None.
+        bits: 8.
+    """
+
+    @tf.custom_gradient
+    def run(x: Any, high: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
+        def gradient(upstream: Any) -> tuple[Any, Any]:
+            dx = _window(upstream, x, _ABOVE_0, _relu_top(high, ceiling, bits))
+            return dx, _ends(upstream, x, (0.0, high), bits)[1]
+
+        return plain(x, 0.0, high, bits), gradient
+
+    return run(x, high)
+
+
+def _ends(upstream: Any, x: Any, ends: tuple[Any, Any], bits: int) -> tuple[Any, Any]:
+    """Scaled gradients of (low, high); see `learned`."""
+    low, high = ends
+    steps = 2.0**bits - 1.0
+    size = _sample_size(x)
+    if len(x.shape) > 2:
+        first = _ROWS // 2 if (x.shape[1] or 0) > _ROWS // 2 else 0
+        x, upstream = x[:, first::_ROWS], upstream[:, first::_ROWS]
+    dx, below, above = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
+        gradients=upstream, inputs=x, min=low, max=high, num_bits=bits
+    )
+    error = tf.reduce_sum(dx * (plain(x, low, high, bits) - x)) / (high - low)
+    scale = steps**1.5 / tf.sqrt(size) * (size / _sample_size(x))
+    return scale * (below - error), scale * (above + error)
 
 
 def _sample_size(x: Any) -> Any:

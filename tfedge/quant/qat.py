@@ -29,7 +29,7 @@ from tfedge.quant.configs import InputQuantizer, TfedgeQuantizeWrapper, custom_o
 from tfedge.quant.normalise import normalise
 from tfedge.quant.placement import Placement
 from tfedge.quant.quantizers import ActivationQuantizer
-from tfedge.quant.ranges import calibrate, copy_ranges
+from tfedge.quant.ranges import calibrate, check_simulation, copy_ranges, prepare_kernels
 from tfedge.quant.refusals import check_int16, check_layers
 from tfedge.quantized import (
     Range,
@@ -77,7 +77,12 @@ class QatReport:
 
 
 def quantize_aware(
-    model: Any, scheme: str = "w8a8", calibration: Any = None, strict: bool = False
+    model: Any,
+    scheme: str = "w8a8",
+    calibration: Any = None,
+    strict: bool = False,
+    ranges: str = "moving_average",
+    preserve: str = "",
 ) -> Any:
     """Makes a copy of a model that simulates integer arithmetic in training and inference.
 
@@ -96,6 +101,18 @@ def quantize_aware(
             and the model cannot be converted before it was trained.
         strict: True refuses every layer that tfmot's default 8-bit scheme would refuse. False also
             takes layers that can be rewritten with equal outputs (see `report(model).notes`).
+        ranges: How activation ranges come about in training. "moving_average": they follow the
+            batches' minima and maxima, 0.001 of the way at each step (Jacob et al. 2018).
+            "fixed": they stay as calibrated, the cheapest. "learned": gradients train them, and
+            the limits of kernels too (LSQ and LSQ+; see `quant.fake_quant.learned`), which pays
+            with few bits. Learned ranges are trainable variables: keep weight decay off them with
+            `optimizer.exclude_from_weight_decay(var_names=list(tfedge.quant.RANGE_NAMES))`; with
+            Adam their steps have the size of the learning rate, so that it should be small beside
+            the ranges (1e-4 is usual).
+        preserve: "": nothing. "sparsity": weights that are 0 stay 0. "clusters": weights of a
+            kernel that are equal stay equal, and zeros stay 0 (kernels of up to 256 different
+            values; one that batch norm was folded into beforehand has more). Both hold with
+            every optimizer that works element by element.
 
     Returns:
         A new tf_keras Functional model with the same inputs and outputs, uncompiled. Its layers
@@ -106,8 +123,10 @@ def quantize_aware(
         ModelError: The model is no float tf_keras Functional or Sequential model, computes in
             mixed precision, is quantized already, or has layers without an integer form (all of
             them are listed, with the reason).
-        InputError: The scheme cannot be trained, or the calibration data do not fit.
+        InputError: The scheme cannot be trained, the calibration data do not fit (or are missing,
+            for fixed ranges), or there is nothing to preserve.
     """
+    simulation = check_simulation(ranges, preserve, calibration)
     if flavour(model) == "keras3":
         model = to_tf_keras(model, keep_class=False)
     _check(model, scheme)
@@ -117,8 +136,9 @@ def quantize_aware(
         check_int16(graph)
     rewritten = normalise(graph)
     equal = _with_output_names(rewritten.model, output_names(functional_of(model)))
-    result = _wrap(equal, get_scheme(scheme).activation_bits)
+    result = _wrap(equal, get_scheme(scheme).activation_bits, simulation)
     name_outputs(result)
+    prepare_kernels(result)
     _NOTES[result] = tuple(rewritten.notes.values())
     if calibration is not None:
         calibrate(result, calibration)
@@ -174,9 +194,9 @@ def _few(names: Any) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _wrap(model: Any, bits: int) -> Any:
+def _wrap(model: Any, bits: int, simulation: dict[str, Any]) -> Any:
     """The quantize-aware form of a normalised float model, with its weights."""
-    graph = _with_input_quantizers(trace(model), bits)
+    graph = _with_input_quantizers(trace(model), bits, simulation["ranges"])
     place = Placement(graph)
     made: dict[str, tuple[Any, Any]] = {}
 
@@ -186,7 +206,9 @@ def _wrap(model: Any, bits: int) -> Any:
         copy = copy_layer(layer, name=name)
         config = place.config(name, layer, bits)
         made[name] = (layer, copy)
-        return copy if config is None else TfedgeQuantizeWrapper(copy, config)
+        if config is None:
+            return copy
+        return TfedgeQuantizeWrapper(copy, config.changed(**simulation))
 
     result = replay(graph, make)
     for old, new in made.values():
@@ -194,7 +216,7 @@ def _wrap(model: Any, bits: int) -> Any:
     return result
 
 
-def _with_input_quantizers(graph: Graph, bits: int) -> Graph:
+def _with_input_quantizers(graph: Graph, bits: int, mode: str) -> Graph:
     """The graph with a QuantizeLayer behind every float input that something reads."""
     names = {c.name for c in graph.calls}
     tensors, calls = list(graph.tensors), []
@@ -208,7 +230,7 @@ def _with_input_quantizers(graph: Graph, bits: int) -> Graph:
         names.add(label)
         tensors.append(Tensor(tensors[number].shape, tensors[number].dtype))
         moved[number] = len(tensors) - 1
-        layer = InputQuantizer(ActivationQuantizer(bits), name=label)
+        layer = InputQuantizer(ActivationQuantizer(bits, mode), name=label)
         calls.append(Call(layer, label, (Ref(number),), {}, (number,), (moved[number],)))
 
     def move(leaf: Any) -> Any:

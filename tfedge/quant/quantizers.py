@@ -45,6 +45,9 @@ RANGE_MODES = ("moving_average", "learned", "fixed")
 WEIGHT_BITS = (4, 8)
 """Bits that a kernel can have."""
 
+RANGE_NAMES = ("_min:", "_max:")
+"""What the names of range variables end in, for `optimizer.exclude_from_weight_decay`."""
+
 _LEAST_CHANNEL = 1e-5  # A channel's range is at least this share of the largest channel's.
 _LEAST_LEARNED = 1e-5  # A learned range never gets narrower.
 
@@ -149,14 +152,20 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
         ranges: "moving_average" (of the batches' minima and maxima), "learned" (trained by
             gradients, see `fake_quant.learned`; until calibration or the first batch has set it, a
             moving average) or "fixed" (as calibrated).
-        nonnegative: The values are never below 0: the range's low end is 0.
+        nonnegative: The values come from a relu: the range's low end is 0.
+        ceiling: Where that relu clips, or None: the range's high end is at most this.
     """
 
     def __init__(
-        self, num_bits: int = 8, ranges: str = "moving_average", nonnegative: bool = False
+        self,
+        num_bits: int = 8,
+        ranges: str = "moving_average",
+        nonnegative: bool = False,
+        ceiling: float | None = None,
     ) -> None:
         super().__init__(num_bits, per_axis=False, symmetric=num_bits == 16, narrow_range=False)
-        self.ranges, self.nonnegative = check_mode(ranges), nonnegative
+        self.ranges = check_mode(ranges)
+        self.nonnegative, self.ceiling = nonnegative, ceiling
         self.phase = Phase()
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
@@ -188,23 +197,22 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
             return fake_quant.learned(inputs, low, high, self.num_bits)
         return fake_quant.clipped(inputs, low, high, self.num_bits)
 
-    def relu(self, inputs: Any, ceiling: float | None, training: Any, weights: dict) -> Any:
+    def relu(self, inputs: Any, training: Any, weights: dict) -> Any:
         """Computes relu and quantization of `inputs` in one, which `fuses_relu` must allow.
 
         Args:
             inputs: What enters the relu.
-            ceiling: Where the relu clips, or None.
             training: As in `__call__`.
             weights: The quantizer's variables.
         """
-        high = tf.convert_to_tensor(weights["max_var"])
+        _, high = self.bounds(weights)
         if self._follows(training, weights):
             most = tf.maximum(tf.reduce_max(inputs), 0.0)
-            most = most if ceiling is None else tf.minimum(most, ceiling)
+            most = most if self.ceiling is None else tf.minimum(most, self.ceiling)
             _, high = self._follow(weights, 0.0, most, training)
-        if ceiling is not None:
-            high = tf.minimum(high, ceiling)
-        return fake_quant.clipped_relu(inputs, high, ceiling, self.num_bits)
+        learned = self.ranges == "learned" and self.phase.moving
+        op = fake_quant.learned_relu if learned else fake_quant.clipped_relu
+        return op(inputs, high, self.ceiling, self.num_bits)
 
     @property
     def fuses_relu(self) -> bool:
@@ -212,7 +220,6 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
         return (
             self.nonnegative
             and not self.symmetric
-            and self.ranges != "learned"
             and self.phase.quantizing
             and observe.active() is None
             and not export_bits()
@@ -221,13 +228,14 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
     def bounds(self, weights: dict) -> tuple[Any, Any]:
         """The range's (min, max) as tensors."""
         high = tf.convert_to_tensor(weights["max_var"])
+        high = high if self.ceiling is None else tf.minimum(high, self.ceiling)
         if self.symmetric:
             return -INT16_RATIO * high, high
         return 0.0 if self.nonnegative else tf.convert_to_tensor(weights["min_var"]), high
 
     def _exported(self, inputs: Any, weights: dict) -> Any:
-        low, high = (float(_present(weights[k])) for k in ("min_var", "max_var"))
-        low = 0.0 if self.nonnegative and not self.symmetric else low
+        with tf.init_scope():
+            low, high = (float(end) for end in self.bounds(weights))
         # Of an activation that was 0 throughout; the converter refuses an empty range.
         return fake_quant.plain(inputs, low, high if high > low else low + 1.0, self.num_bits)
 
@@ -274,6 +282,7 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
             "num_bits": self.num_bits,
             "ranges": self.ranges,
             "nonnegative": self.nonnegative,
+            "ceiling": self.ceiling,
         }
 
 
@@ -307,6 +316,7 @@ class FixedQuantizer(_tfmot.Quantizer):
     def __init__(self, function: str, num_bits: int = 8, final: bool = False) -> None:
         self.function, self.num_bits, self.final = function, num_bits, final
         self.phase = Phase()
+        self.fuses_relu = False
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
         """Adds no variables."""
@@ -410,13 +420,13 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
         if self.ranges == "learned":
             limit = tf.convert_to_tensor(weights["max_var"])
             if self.phase.moving:
-                out = fake_quant.learned_kernel(self._grouped(inputs), limit, self.num_bits)
+                out = fake_quant.learned_kernel(self.grouped(inputs), limit, self.num_bits)
                 return tf.reshape(out, inputs.shape)
         else:
             limit = self.largest(inputs)
         return fake_quant.straight_through(inputs, lambda kernel: self._narrow(kernel, limit))
 
-    def _grouped(self, kernel: Any) -> Any:
+    def grouped(self, kernel: Any) -> Any:
         """The kernel with its channels on the last axis."""
         if self.axis != "depthwise":
             return kernel
@@ -425,12 +435,12 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
 
     def _narrow(self, kernel: Any, limit: Any) -> Any:
         """The kernel fake-quantized to [-limit, limit]."""
-        out = fake_quant.narrow(self._grouped(kernel), limit, self.num_bits)
+        out = fake_quant.narrow(self.grouped(kernel), limit, self.num_bits)
         return tf.reshape(out, kernel.shape) if self.axis == "depthwise" else out
 
     def largest(self, kernel: Any) -> Any:
         """The largest magnitude (per channel), never 0: a scale of 0 breaks the bias."""
-        size = tf.abs(self._grouped(tf.convert_to_tensor(kernel)))
+        size = tf.abs(self.grouped(tf.convert_to_tensor(kernel)))
         if self.axis == "tensor":
             limit = tf.reduce_max(size)
             return tf.where(limit > 0.0, limit, 1.0)
