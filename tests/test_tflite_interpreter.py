@@ -115,7 +115,7 @@ def test_ops_say_who_runs_them():
     assert names[:3] == ["CONV_2D", "DEPTHWISE_CONV_2D", "ADD"]
     assert {op.name for op in ops if not op.delegated} == {"SOFTMAX"}
     assert {op.partition for op in ops if op.delegated} == {0}
-    plain = Interpreter(tflite_files.file("image", "int8"), delegate=False).ops()
+    plain = Interpreter(tflite_files.file("image", "int8"), kernels="builtin").ops()
     assert [op.name for op in plain] == names and not any(op.delegated for op in plain)
     assert all(op.delegated for op in Interpreter(tflite_files.file("image", "float16")).ops())
 

@@ -12,7 +12,7 @@ from tfedge._version import __version__
 
 if TYPE_CHECKING:
     from tfedge import bridge, distill, errors, graph, prune, quant
-    from tfedge.api import benchmark, convert, inspect, load_model, verify
+    from tfedge.api import benchmark, convert, inspect, load_model, verify, verify_ops
     from tfedge.pipeline import compress
 
 _VERBS = {
@@ -22,6 +22,7 @@ _VERBS = {
     "inspect": "tfedge.api",
     "load_model": "tfedge.api",
     "verify": "tfedge.api",
+    "verify_ops": "tfedge.api",
 }
 _PACKAGES = ("bridge", "distill", "errors", "graph", "prune", "quant")
 
@@ -39,6 +40,7 @@ __all__ = [  # noqa: F822
     "prune",
     "quant",
     "verify",
+    "verify_ops",
 ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfedge.data import InputSpec, load, stack
 from tfedge.errors import InputError
-from tfedge.record import Drift, Timing
+from tfedge.record import Drift, OpAgreement, Timing
 from tfedge.schemes import QuantScheme, get_scheme
 from tfedge.tflite import TFLiteModel, certify, check_runs, flatbuffer, require_integer
 
@@ -220,22 +220,70 @@ def verify(model: Any, tflite: Any, data: Any, *, limit: int | None = None) -> D
     """
     from tfedge import activations
     from tfedge import lower as lowering
-    from tfedge.quantized import is_quantized, qat_schemes
+    from tfedge.quantized import is_quantized
     from tfedge.tflite import compare
 
     model, file = working(model), _as_file(tflite)
-    if file.scheme == "w8a16" and is_quantized(model) and qat_schemes(model) == ("w8a8",):
-        from tfedge import quant
-
-        model = quant.to_16x8(model)  # what `convert` made the file from
+    if is_quantized(model):
+        model = _simulation(model, file)
     source = lowering.source_of(model)
-    if isinstance(data, (str, Path)):
-        data = load(str(data), source.inputs)
-    inputs = stack(data, source.inputs, limit=limit)
+    inputs = _samples(data, source, limit)
     reference = activations.outputs_of(model, inputs, source.output_names)
     few = {k: v[:_LAYER_SAMPLES] for k, v in inputs.items()}
     layers = activations.layers_of(model, few)
     return compare(file.data, inputs, reference, layers, quantized_reference=is_quantized(model))
+
+
+def verify_ops(
+    model: Any, tflite: Any, data: Any, *, kernels: str = "xnnpack", limit: int = 8
+) -> list[OpAgreement]:
+    """Compares each op of an integer file alone with its simulation, both fed the file's own codes.
+
+    Where `verify` says how far a file is from its model in the end, this says which op errs: one
+    that computes as simulated is within one step on every element.
+
+    Args:
+        model: The quantize-aware model that the file was made from, or its path.
+        tflite: A TFLiteModel, bytes, or a path.
+        data: As in `verify`.
+        kernels: "xnnpack", "builtin" (the runtime's own optimised kernels) or "reference".
+        limit: Use at most this many samples; all their activations are held in memory.
+
+    Returns:
+        One row an op, in execution order.
+
+    Raises:
+        InputError: Data, kernels or files that do not fit.
+        ModelError: The model cannot be read, or is not quantize-aware.
+    """
+    from tfedge.agreement import op_agreement
+    from tfedge.lower import source_of
+
+    model, file = _simulation(working(model), _as_file(tflite)), _as_file(tflite)
+    inputs = _samples(data, source_of(model), limit)
+    return op_agreement(model, file.data, inputs, kernels)
+
+
+def _simulation(model: Any, file: TFLiteModel) -> Any:
+    """The quantize-aware model as the file was made from it.
+
+    Raises:
+        ModelError: It is not quantize-aware.
+    """
+    from tfedge.quantized import qat_schemes
+
+    if qat_schemes(model) == ("w8a8",) and file.scheme == "w8a16":
+        from tfedge import quant
+
+        return quant.to_16x8(model)
+    return model
+
+
+def _samples(data: Any, source: Any, limit: int | None) -> dict[str, np.ndarray]:
+    """Samples by input name, of data in any form."""
+    if isinstance(data, (str, Path)):
+        data = load(str(data), source.inputs)
+    return stack(data, source.inputs, limit=limit)
 
 
 def benchmark(models: Any, target: str = "host", runs: int = 50, threads: int = 1) -> list[Timing]:

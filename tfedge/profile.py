@@ -254,6 +254,6 @@ def profile(model: Any) -> Profile:
 
 
 def _is_range(weight: Any) -> bool:
-    """True for the range and step variables that tfmot keeps beside a layer's own weights."""
+    """True for what quantizers keep beside a layer's own weights."""
     last = weight.name.rsplit("/", 1)[-1].split(":")[0]
-    return last.endswith(("_min", "_max", "optimizer_step"))
+    return last.endswith(("_min", "_max", "_clusters", "optimizer_step"))

@@ -53,6 +53,31 @@ class LayerDrift:
 
 
 @dataclass(frozen=True)
+class OpAgreement:
+    """How one op of a file, given the file's own codes, agrees with its simulation.
+
+    Attributes:
+        index: Position of the op in the file.
+        op: Its name, for example "CONV_2D".
+        layer: Keras layer behind it, or "".
+        elements: Number of output elements compared; 0 where the op could not be compared.
+        exact: Share of elements with equal codes, 0 to 1.
+        within_one: Share of elements at most one step apart.
+        max_steps: Largest difference in steps of the op's output.
+        reason: Why the op was not compared, or "".
+    """
+
+    index: int
+    op: str
+    layer: str
+    elements: int = 0
+    exact: float = 0.0
+    within_one: float = 0.0
+    max_steps: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Drift:
     """How far a file's outputs are from a reference.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,25 +12,19 @@ from tfedge.quantized import CodedKernel, export
 _LEAST_SHARE = 1e-3  # Of the largest scale: biases are exported in steps of the one scale.
 
 
-def by_codes(
-    kernel: Any, quantize: Callable[[Any, Any, Any], Any], low: Any, high: Any, bits: int
-) -> Any:
-    """The kernel's codes times one number, which one scale represents exactly.
+def by_codes(values: np.ndarray, limit: np.ndarray, bits: int) -> Any:
+    """A kernel's codes times one number, which one scale represents exactly.
 
     The codes and the scales are noted down in the present export, for the file to be mended.
 
     Args:
-        kernel: The kernel's variable: Dense [inputs, units] or Conv2DTranspose
+        values: The kernel, fake-quantized: Dense [inputs, units] or Conv2DTranspose
             [h, w, filters, inputs].
-        quantize: Gives the kernel fake-quantized to (low, high) by channel.
-        low: Smallest values, [channels].
-        high: Largest values, [channels].
+        limit: Largest magnitude by channel, float32 [channels].
         bits: Of a code.
     """
     top = 2.0 ** (bits - 1) - 1.0
-    with tf.init_scope():
-        values = np.asarray(quantize(tf.convert_to_tensor(kernel), low, high))
-        scales = np.asarray(high, np.float32) / np.float32(top)
+    scales = limit / np.float32(top)
     first = -1 if values.ndim == 2 else 2
     shape = [1] * values.ndim
     shape[first] = -1

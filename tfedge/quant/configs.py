@@ -7,6 +7,7 @@ rounded to its input's scale, as the kernel does.
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tfedge._keras import keras, tf
@@ -17,6 +18,7 @@ from tfedge.quant.quantizers import (
     ActivationQuantizer,
     FileActivation,
     FixedQuantizer,
+    Phase,
     WeightQuantizer,
     round_as_pooling,
 )
@@ -25,10 +27,27 @@ from tfedge.quantized import CONCAT_SCOPE, export_bits
 FILE_ACTIVATIONS = ("sigmoid", "softmax", "tanh", "swish")
 """Values of `LayerConfig.output` whose activation is computed as the file does."""
 
+_RELUS = (keras.activations.relu, tf.nn.relu, tf.nn.relu6)
+
 
 def _swap(layer: Any, name: str, value: Any) -> None:
     """Sets an attribute past Keras's tracking, which would drop and reorder the variables."""
     object.__setattr__(layer, name, value)
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """How the integers of one layer are simulated in training.
+
+    Attributes:
+        weight_bits: 4 or 8.
+        ranges: One of `quantizers.RANGE_MODES`.
+        preserve: One of `preserving.KINDS`.
+    """
+
+    weight_bits: int = 8
+    ranges: str = "moving_average"
+    preserve: str = ""
 
 
 class LayerConfig(_tfmot.QuantizeConfig):
@@ -44,6 +63,7 @@ class LayerConfig(_tfmot.QuantizeConfig):
             keep their input's scale).
         activation_bits: 8 or 16.
         final: True where the output is the model's (see `FixedQuantizer`).
+        **simulation: Fields of `Simulation`.
     """
 
     def __init__(
@@ -53,25 +73,38 @@ class LayerConfig(_tfmot.QuantizeConfig):
         output: str = "",
         activation_bits: int = 8,
         final: bool = False,
+        **simulation: Any,
     ) -> None:
         self.kernels = dict(kernels or {})
         self.before_activation = before_activation
         self.output = output
         self.activation_bits = activation_bits
         self.final = final
+        self.simulation = Simulation(**simulation)
+
+    def changed(self, **changes: Any) -> LayerConfig:
+        """A config like this one with other arguments.
+
+        Args:
+            **changes: Arguments of the constructor.
+        """
+        return LayerConfig(**{**self.get_config(), **changes})
 
     def get_weights_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
         """Kernels of the layer with their quantizers."""
+        how = self.simulation
         return [
-            (getattr(layer, name), WeightQuantizer(axis)) for name, axis in self.kernels.items()
+            (getattr(layer, name), WeightQuantizer(axis, how.weight_bits, how.ranges, how.preserve))
+            for name, axis in self.kernels.items()
         ]
 
     def get_activations_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
         """The activation whose input is quantized, if any."""
         if not self.before_activation:
             return []
-        function = FileActivation(layer.activation, self.activation_bits)
-        return [(function, ActivationQuantizer(self.activation_bits))]
+        return [
+            (layer.activation, ActivationQuantizer(self.activation_bits, self.simulation.ranges))
+        ]
 
     def set_quantize_weights(self, layer: Any, quantize_weights: list[Any]) -> None:
         """Lets the layer compute with the quantized kernels."""
@@ -86,7 +119,9 @@ class LayerConfig(_tfmot.QuantizeConfig):
     def get_output_quantizers(self, layer: Any) -> list[Any]:
         """The output's quantizer, if any."""
         if self.output in ("range", "swish"):
-            return [ActivationQuantizer(self.activation_bits)]
+            relu, mode = relu_of(layer), self.simulation.ranges
+            ceiling = None if relu is None else relu[1]
+            return [ActivationQuantizer(self.activation_bits, mode, relu is not None, ceiling)]
         if self.output in ("", "source"):
             return []
         return [FixedQuantizer(self.output, self.activation_bits, self.final)]
@@ -99,7 +134,50 @@ class LayerConfig(_tfmot.QuantizeConfig):
             "output": self.output,
             "activation_bits": self.activation_bits,
             "final": self.final,
+            **asdict(self.simulation),
         }
+
+
+def relu_of(layer: Any) -> tuple[bool, float | None] | None:
+    """What there is of a relu at the end of a layer that TFLite computes in one op.
+
+    Args:
+        layer: Any layer.
+
+    Returns:
+        None: no relu. Else (whether the layer is nothing but the relu, where it clips or None).
+    """
+    if isinstance(layer, keras.layers.ReLU):
+        if float(layer.negative_slope or 0) or float(layer.threshold or 0):
+            return None
+        return True, None if layer.max_value is None else float(layer.max_value)
+    ceilings = {"relu": None, "relu6": 6.0}
+    name = activation_name(layer)
+    if name not in ceilings or getattr(layer, "activation", None) not in _RELUS:
+        return None
+    return isinstance(layer, keras.layers.Activation), ceilings[name]
+
+
+class PreQuantizedActivation:
+    """An activation function whose input is quantized first.
+
+    Args:
+        activation: The layer's own function.
+        quantizer: Of its input.
+        variables: The quantizer's.
+
+    Attributes:
+        training: Of the present call of the layer.
+    """
+
+    def __init__(self, activation: Any, quantizer: Any, variables: dict[str, Any]) -> None:
+        self.activation, self.quantizer = activation, quantizer
+        self._pre_activation_vars = variables  # Under tfmot's name, for `quantized.ranges`.
+        self.training: Any = None
+
+    def __call__(self, inputs: Any) -> Any:
+        """The function of the quantized `inputs` (float32, any shape)."""
+        return self.activation(self.quantizer(inputs, self.training, self._pre_activation_vars))
 
 
 class Untracked:
@@ -177,19 +255,28 @@ def _uncapped(layer: Any) -> dict[str, Any]:
 
 
 class InputQuantizer(_tfmot.QuantizeLayer):
-    """tfmot's layer that quantizes a model input, built once (see the wrapper's `build`)."""
+    """tfmot's layer that quantizes a model input, built once and without its step counter."""
 
     def build(self, input_shape: Any) -> None:
         """Adds the range."""
         if not hasattr(self, "quantizer_vars"):
-            super().build(input_shape)
+            self.quantizer_vars = self.quantizer.build(input_shape, self.name, self)
+
+    @tf.autograph.experimental.do_not_convert
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        """Quantizes `inputs`."""
+        if training is None:
+            training = keras.backend.learning_phase()
+        return self.quantizer(inputs, training, self.quantizer_vars)
 
 
 class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
     """tfmot's wrapper, mended: a frozen layer stays frozen, and the layer is itself after a call.
 
     tfmot leaves the fake-quantized tensors in the place of the layer's kernels (so that `.keras`
-    files do not reload) and trains the kernels of a layer with `trainable=False`.
+    files do not reload) and trains the kernels of a layer with `trainable=False`. It also traces
+    each quantizer three times (for training, for inference and for the choice), stores the range
+    of every kernel and counts steps that nobody reads, all of which costs time.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -197,9 +284,25 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
         self._source: Untracked | None = None
 
     def build(self, input_shape: Any) -> None:
-        """Adds the ranges, once: loading a `.keras` file asks twice, and tfmot then adds twice."""
-        if not hasattr(self, "_weight_vars"):
-            super().build(input_shape)
+        """Builds the layer and adds the ranges, once: loading a `.keras` file asks twice."""
+        if hasattr(self, "_weight_vars"):
+            return
+        keras.layers.Wrapper.build(self, input_shape)
+        config = self.quantize_config
+        weights = []
+        for kernel, quantizer in config.get_weights_and_quantizers(self.layer):
+            made = quantizer.build(kernel.shape, self._weight_name(kernel.name), self)
+            weights.append((kernel, quantizer, quantizer.with_ends(made, kernel)))
+        _swap(self, "_weight_vars", weights)
+        activations = [
+            PreQuantizedActivation(f, q, q.build(None, "pre_activation", self))
+            for f, q in config.get_activations_and_quantizers(self.layer)
+        ]
+        _swap(self, "_quantize_activations", activations)
+        outputs = config.get_output_quantizers(self.layer)
+        _swap(self, "_output_quantizers", outputs)
+        made = outputs[0].build(None, "output", self) if outputs else {}
+        _swap(self, "_output_quantizer_vars", made)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls the layer; finds the quantizer of what it reads where it needs that."""
@@ -207,40 +310,90 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
             self._source = Untracked(source_quantizer(inputs))
         return super().__call__(inputs, *args, **kwargs)
 
+    @tf.autograph.experimental.do_not_convert
     def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
         """Runs the layer with quantized kernels and activation, then puts its own back."""
-        config = self.quantize_config
+        if training is None:
+            training = keras.backend.learning_phase()
+        fused = bool(self._output_quantizers) and self._output_quantizers[0].fuses_relu
+        relu = relu_of(self.layer) if fused else None
         if export_bits() == 16 and isinstance(self.layer, keras.layers.Concatenate):
             outputs = concatenation_stand_in(list(inputs), self.layer.axis)
-            return (
-                self._output_quantizers[0](outputs, False, self._output_quantizer_vars)
-                if self._output_quantizers
-                else outputs
-            )
-        own = {name: getattr(self.layer, name) for name in config.kernels}
-        if export_bits() and config.output == "range":
-            own |= _uncapped(self.layer)
-        if config.before_activation or config.output in FILE_ACTIVATIONS:
-            own["activation"] = self.layer.activation
-            function = FileActivation(self.layer.activation, config.activation_bits)
-            _swap(self.layer, "activation", function)
-        try:
-            outputs = super().call(inputs, training=training, **kwargs)
-        finally:
-            for name, value in own.items():
-                _swap(self.layer, name, value)
-        if config.output == "source" and self._source is not None:
+        elif relu is not None and relu[0]:
+            outputs = inputs
+        else:
+            outputs = self._run(inputs, training, relu is not None, kwargs)
+        if self._output_quantizers:
+            quantizer, variables = self._output_quantizers[0], self._output_quantizer_vars
+            if relu is not None:
+                return quantizer.relu(outputs, training, variables)
+            return quantizer(outputs, training, variables)
+        if self.quantize_config.output == "source" and self._source is not None:
             return round_as_pooling(outputs, *self._source.value)
         return outputs
 
+    def _run(self, inputs: Any, training: Any, without_activation: bool, kwargs: dict) -> Any:
+        """What the layer gives with quantized kernels; it is itself again afterwards."""
+        layer, config = self.layer, self.quantize_config
+        own = {name: getattr(layer, name) for name in config.kernels}
+        if export_bits() and config.output == "range":
+            own |= _uncapped(layer)
+        quantized = [q(kernel, training, found) for kernel, q, found in self._weight_vars]
+        function = self._function(training, without_activation)
+        try:
+            config.set_quantize_weights(layer, quantized)
+            if function is not None:
+                own["activation"] = layer.activation
+                config.set_quantize_activations(layer, [function])
+            if layer._call_spec.expects_training_arg:
+                kwargs = {**kwargs, "training": training}
+            return layer.call(inputs, **kwargs)
+        finally:
+            for name, value in own.items():
+                _swap(layer, name, value)
+
+    def _function(self, training: Any, without_activation: bool) -> Any:
+        """What stands for the layer's activation function during a call; None: its own does."""
+        config = self.quantize_config
+        if without_activation:
+            return keras.activations.linear
+        if not (config.before_activation or config.output in FILE_ACTIVATIONS):
+            return None
+        phase = self._phase()
+        function = FileActivation(self.layer.activation, config.activation_bits, phase)
+        for before in self._quantize_activations:
+            before.activation, before.training = function, training
+            return before
+        return function
+
+    def _phase(self) -> Phase | None:
+        quantizers = layer_quantizers(self)
+        return quantizers[0].phase if quantizers else None
+
     @property
     def trainable_weights(self) -> list[Any]:
-        """The layer's trainable weights; none where the layer is frozen."""
-        return self._dedup_weights(list(self.layer.trainable_weights))
+        """The layer's trainable weights and its learned ranges; none where the layer is frozen."""
+        if not self.layer.trainable:
+            return []
+        return self._dedup_weights([*self.layer.trainable_weights, *self._trainable_weights])
 
     @property
     def non_trainable_weights(self) -> list[Any]:
-        """The layer's other weights, then the ranges."""
+        """The layer's other weights, then the other ranges."""
+        frozen = [] if self.layer.trainable else self._trainable_weights
         return self._dedup_weights(
-            [*self.layer.non_trainable_weights, *self._non_trainable_weights]
+            [*self.layer.non_trainable_weights, *frozen, *self._non_trainable_weights]
         )
+
+
+def layer_quantizers(layer: Any) -> list[Any]:
+    """The quantizers of one layer of a quantize-aware model (none of tfmot's own layers)."""
+    if isinstance(layer, InputQuantizer):
+        return [layer.quantizer]
+    if not isinstance(layer, TfedgeQuantizeWrapper):
+        return []
+    return [
+        *(q for _, q, _ in layer._weight_vars),
+        *(a.quantizer for a in layer._quantize_activations),
+        *layer._output_quantizers,
+    ]

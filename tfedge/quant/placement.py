@@ -166,6 +166,11 @@ class Placement:
         """Activation bits of a layer that is quantized."""
         return get_scheme(self.schemes[name]).activation_bits
 
+    def weight_bits(self, name: str, layer: Any) -> int:
+        """Bits of a layer's kernels: 8 where the runtime has no kernel for fewer."""
+        rule = rule_of(layer)
+        return get_scheme(self.schemes[name]).weight_bits if rule and rule.four_bits else 8
+
     def config(self, name: str, layer: Any) -> LayerConfig | None:
         """The layer's QuantizeConfig, or None for a layer that stays as it is.
 

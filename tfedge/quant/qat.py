@@ -16,7 +16,7 @@ from tfedge.bridge import to_tf_keras
 from tfedge.errors import InputError, ModelError
 from tfedge.graph.trace import flatten, functional_of, trace
 from tfedge.quant.normalise import normalise
-from tfedge.quant.ranges import calibrate
+from tfedge.quant.ranges import calibrate, check_simulation, prepare_kernels
 from tfedge.quant.treatment import QAT_SCHEMES
 from tfedge.quant.wiring import wired
 from tfedge.quantized import (
@@ -72,6 +72,8 @@ def quantize_aware(
     *,
     overrides: Mapping[str, str] | None = None,
     strict: bool = False,
+    ranges: str = "moving_average",
+    preserve: str = "",
 ) -> Any:
     """Makes a copy of a model that simulates integer arithmetic in training and inference.
 
@@ -98,6 +100,18 @@ def quantize_aware(
             `LAYER_SCHEMES`, "float" among them. Batch norm and relu go with the convolution before
             them; layers that only move values about have the scheme of what they move.
         strict: True makes a layer that does not get its scheme an error.
+        ranges: How activation ranges come about in training. "moving_average": they follow the
+            batches' minima and maxima, 0.001 of the way at each step (Jacob et al. 2018).
+            "fixed": they stay as calibrated, the cheapest. "learned": gradients train them, and
+            the limits of kernels too (LSQ and LSQ+; see `quant.fake_quant.learned`), which pays
+            with few bits. Learned ranges are trainable variables: keep weight decay off them with
+            `optimizer.exclude_from_weight_decay(var_names=list(tfedge.quant.RANGE_NAMES))`; with
+            Adam their steps have the size of the learning rate, so that it should be small beside
+            the ranges (1e-4 is usual).
+        preserve: "": nothing. "sparsity": weights that are 0 stay 0. "clusters": weights of a
+            kernel that are equal stay equal, and zeros stay 0 (kernels of up to 256 different
+            values; one that batch norm was folded into beforehand has more). Both hold with
+            every optimizer that works element by element.
 
     Returns:
         A new tf_keras Functional model with the same inputs and outputs, uncompiled. Its layers
@@ -108,9 +122,10 @@ def quantize_aware(
         ModelError: The model is no float Functional or Sequential model, computes in mixed
             precision, is quantized already, or (`strict`) has layers that do not get their scheme
             (all of them are listed).
-        InputError: The scheme cannot be trained, an override fits no layer, or the calibration data
-            do not fit.
+        InputError: The scheme cannot be trained, an override fits no layer, the calibration data do
+            not fit (or are missing, for fixed ranges), or there is nothing to preserve.
     """
+    simulation = check_simulation(ranges, preserve, calibration)
     if flavour(model) == "keras3":
         model = to_tf_keras(model, keep_class=False)
     _check(model, scheme)
@@ -119,8 +134,10 @@ def quantize_aware(
         warnings.warn(_listed(rewritten.refused), QuantizationWarning, stacklevel=2)
     equal = _with_output_names(rewritten.model, output_names(functional_of(model)))
     added = {x.name for x in equal.layers} - rewritten.schemes.keys()
-    result = wired(equal, {**dict.fromkeys(added, scheme), **rewritten.schemes})
+    schemes = {**dict.fromkeys(added, scheme), **rewritten.schemes}
+    result = wired(equal, schemes, simulation)
     name_outputs(result)
+    prepare_kernels(result)
     _NOTES[result] = (*rewritten.refused, *rewritten.notes.values())
     if calibration is not None:
         calibrate(result, calibration)

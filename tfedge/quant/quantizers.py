@@ -4,17 +4,25 @@ tfmot's own classes are the base; what differs, and why:
 
 - An activation range that nothing has set yet takes the first training batch's range; tfmot starts
   at [-6, 6] and creeps with a moving average of 0.999, so that a short training wastes half of the
-  codes.
+  codes. A range may also stay as calibrated, or be learned.
 - Depthwise kernels have one scale per channel (tfmot: one for the kernel), as TFLite's have.
+- A kernel's range is its present largest magnitude, also in inference: tfmot keeps the range of
+  the last training step, which the optimizer has moved away from. Nothing is stored.
 - 16-bit activations are symmetric with zero point 0, which the int16 kernels demand.
+- Under tf.distribute a moving range sees the whole batch, not a replica's share of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from tfedge._keras import tf
-from tfedge.quant import _tfmot, observe
+import numpy as np
+
+from tfedge._keras import keras, tf
+from tfedge.errors import InputError
+from tfedge.quant import _tfmot, fake_quant, observe, preserving
 from tfedge.quant.coded import by_codes
 from tfedge.quantized import STAND_INS, UNSET, export_bits
 
@@ -32,55 +40,265 @@ FIXED_RANGES: dict[tuple[int, str], tuple[float, float]] = {
 }
 """Output ranges that TFLite's kernels prescribe, by bits and function."""
 
+RANGE_MODES = ("moving_average", "learned", "fixed")
+"""How activation ranges come about in training (see `quantize_aware`)."""
+
+WEIGHT_BITS = (4, 8)
+"""Bits that a kernel can have."""
+
+RANGE_NAMES = ("_min:", "_max:")
+"""What the names of range variables end in, for `optimizer.exclude_from_weight_decay`."""
+
 _LEAST_CHANNEL = 1e-5  # A channel's range is at least this share of the largest channel's.
+_LEAST_LEARNED = 1e-5  # A learned range never gets narrower.
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Where a training stands; read while a training step is traced (see `QatSchedule`).
+
+    Attributes:
+        quantizing: False: the quantizer hands its input through, as in the float model.
+        moving: False: ranges stay where they are.
+    """
+
+    quantizing: bool = True
+    moving: bool = True
+
+
+def check_mode(ranges: str) -> str:
+    """The mode itself.
+
+    Raises:
+        InputError: No such mode.
+    """
+    if ranges not in RANGE_MODES:
+        raise InputError(
+            "no such way to set ranges", repr(ranges), f"Choose one of: {', '.join(RANGE_MODES)}"
+        )
+    return ranges
+
+
+class Derived:
+    """A value that follows from variables, where a `quantized.Range` has a variable.
+
+    Args:
+        compute: Gives the present value, float32.
+    """
+
+    def __init__(self, compute: Callable[[], Any]) -> None:
+        self._compute = compute
+
+    def numpy(self) -> np.ndarray:
+        """The present value, float32; scalar, or [C] per channel."""
+        return np.asarray(self._compute(), np.float32)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.numpy().astype(dtype or np.float32)
+
+    def __float__(self) -> float:
+        return float(self.numpy())
+
+
+def set_range(low_end: Any, high_end: Any, low: float, high: float) -> None:
+    """Sets both ends of an activation's range; an end that follows from the other is left out."""
+    for end, value in ((low_end, low), (high_end, high)):
+        if not isinstance(end, Derived):
+            end.assign(value)
+
+
+class _AtLeast(keras.constraints.Constraint):
+    """Keeps a learned end at or above a value (`sign` 1), or at or below its negative (-1)."""
+
+    def __init__(self, least: float, sign: float) -> None:
+        self._least, self._sign = least, sign
+
+    def __call__(self, w: Any) -> Any:
+        return self._sign * tf.maximum(self._sign * w, self._least)
+
+
+def _add_end(layer: Any, name: str, value: float, shape: Any = (), train: float = 0.0) -> Any:
+    """A range variable. `train`: 0 for no, 1 for a positive and -1 for a negative end.
+
+    Replicas compute equal values, so that their mean is the value.
+    """
+    least = _LEAST_LEARNED if train > 0 else 0.0
+    options: dict[str, Any] = {"trainable": False}
+    if train:
+        options = {"trainable": True, "constraint": _AtLeast(least, train)}
+    else:
+        options["synchronization"] = tf.VariableSynchronization.ON_READ
+    return layer.add_weight(
+        name, shape=shape, initializer=keras.initializers.Constant(value),
+        aggregation=tf.VariableAggregation.MEAN, experimental_autocast=False, **options,
+    )  # fmt: skip
+
+
+def _present(value: Any) -> Any:
+    """A variable's value as a constant of the graph in tracing: the converter needs constants."""
+    if not isinstance(value, (tf.Variable, Derived)):
+        return value
+    with tf.init_scope():
+        return value.numpy()
 
 
 class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
-    """Fake-quantizes an activation with one range; keeps the range as a moving average.
+    """Fake-quantizes an activation with one range.
 
     8 bits: asymmetric, the range holds 0. 16 bits: symmetric, max = m, min = -m*32768/32767 with
     m = max(|min|, |max|), so that the scale is m/32767 and the zero point 0.
 
     Args:
         num_bits: 8 or 16.
+        ranges: "moving_average" (of the batches' minima and maxima), "learned" (trained by
+            gradients, see `fake_quant.learned`; until calibration or the first batch has set it, a
+            moving average) or "fixed" (as calibrated).
+        nonnegative: The values come from a relu: the range's low end is 0.
+        ceiling: Where that relu clips, or None: the range's high end is at most this.
     """
 
-    def __init__(self, num_bits: int = 8) -> None:
+    def __init__(
+        self,
+        num_bits: int = 8,
+        ranges: str = "moving_average",
+        nonnegative: bool = False,
+        ceiling: float | None = None,
+    ) -> None:
         super().__init__(num_bits, per_axis=False, symmetric=num_bits == 16, narrow_range=False)
+        self.ranges = check_mode(ranges)
+        self.nonnegative, self.ceiling = nonnegative, ceiling
+        self.phase = Phase()
+
+    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+        """Adds the range's ends to `layer`: `<name>_min` and `<name>_max`."""
+        learned = self.ranges == "learned"
+        high = _add_end(layer, f"{name}_max", UNSET[1], train=1.0 if learned else 0.0)
+        if learned and self.symmetric:
+            return {"min_var": Derived(lambda: _mirrored(high.numpy())), "max_var": high}
+        train = -1.0 if learned and not self.nonnegative else 0.0
+        return {"min_var": _add_end(layer, f"{name}_min", UNSET[0], train=train), "max_var": high}
 
     def __call__(self, inputs: Any, training: Any, weights: dict, **kwargs: Any) -> Any:
-        """Quantizes `inputs` (float32, any shape); updates the range where `training` is true."""
+        """Quantizes `inputs` (float32, any shape); moves the range where `training` is true."""
         del kwargs
-        low, high = weights["min_var"], weights["max_var"]
         watcher = observe.active()
         if watcher is not None:
-            watcher.activation(low, high, self.num_bits, inputs)
+            watcher.activation(weights["min_var"], weights["max_var"], self.num_bits, inputs)
             return inputs
-        if training:
-            low, high = self._update(inputs, low, high)
-        return tf.quantization.fake_quant_with_min_max_vars(
-            inputs, low, high, num_bits=self.num_bits
+        if export_bits():
+            return self._exported(inputs, weights)
+        low, high = self.bounds(weights)
+        if self._follows(training, weights):
+            least = 0.0 if self.nonnegative else tf.minimum(tf.reduce_min(inputs), 0.0)
+            most = tf.maximum(tf.reduce_max(inputs), 0.0)
+            low, high = self._follow(weights, least, most, training)
+        if not self.phase.quantizing:
+            return inputs
+        if self.ranges == "learned" and self.phase.moving:
+            return fake_quant.learned(inputs, low, high, self.num_bits)
+        return fake_quant.clipped(inputs, low, high, self.num_bits)
+
+    def relu(self, inputs: Any, training: Any, weights: dict) -> Any:
+        """Computes relu and quantization of `inputs` in one, which `fuses_relu` must allow.
+
+        Args:
+            inputs: What enters the relu.
+            training: As in `__call__`.
+            weights: The quantizer's variables.
+        """
+        _, high = self.bounds(weights)
+        if self._follows(training, weights):
+            most = tf.maximum(tf.reduce_max(inputs), 0.0)
+            most = most if self.ceiling is None else tf.minimum(most, self.ceiling)
+            _, high = self._follow(weights, 0.0, most, training)
+        learned = self.ranges == "learned" and self.phase.moving
+        op = fake_quant.learned_relu if learned else fake_quant.clipped_relu
+        return op(inputs, high, self.ceiling, self.num_bits)
+
+    @property
+    def fuses_relu(self) -> bool:
+        """True where the quantizer can compute a relu by its range: it starts at 0 for certain."""
+        return (
+            self.nonnegative
+            and not self.symmetric
+            and self.phase.quantizing
+            and observe.active() is None
+            and not export_bits()
         )
 
-    def _update(self, inputs: Any, low: Any, high: Any) -> tuple[Any, Any]:
-        """Moves the range towards this batch's; returns the new values (no gradient)."""
-        batch_low = tf.minimum(tf.reduce_min(inputs), 0.0)
-        batch_high = tf.maximum(tf.reduce_max(inputs), 0.0)
-        unset = tf.logical_and(tf.equal(low, UNSET[0]), tf.equal(high, UNSET[1]))
-        keep = tf.where(unset, 0.0, EMA_DECAY)
-        new_low = keep * low + (1.0 - keep) * batch_low
-        new_high = keep * high + (1.0 - keep) * batch_high
+    def bounds(self, weights: dict) -> tuple[Any, Any]:
+        """The range's (min, max) as tensors."""
+        high = tf.convert_to_tensor(weights["max_var"])
+        high = high if self.ceiling is None else tf.minimum(high, self.ceiling)
         if self.symmetric:
-            new_high = tf.maximum(new_high, -new_low / INT16_RATIO)
+            return -INT16_RATIO * high, high
+        return 0.0 if self.nonnegative else tf.convert_to_tensor(weights["min_var"]), high
+
+    def _exported(self, inputs: Any, weights: dict) -> Any:
+        with tf.init_scope():
+            low, high = (float(end) for end in self.bounds(weights))
+        # Of an activation that was 0 throughout; the converter refuses an empty range.
+        return fake_quant.plain(inputs, low, high if high > low else low + 1.0, self.num_bits)
+
+    def _follows(self, training: Any, weights: dict) -> bool:
+        """Whether the traced step sets or moves the range by what it sees."""
+        if not (self.phase.moving and (tf.is_tensor(training) or training)):
+            return False
+        if self.ranges == "learned" and self.phase.quantizing:
+            return float(_present(weights["max_var"])) == UNSET[1]
+        return self.ranges != "fixed"
+
+    def _follow(self, weights: dict, least: Any, most: Any, training: Any) -> tuple[Any, Any]:
+        """Moves the range towards the batch's [least, most]; returns the new one."""
+        low, high = self.bounds(weights)
+        least, most = _over_replicas(least, most)
+        unset = tf.equal(high, UNSET[1])
+        if isinstance(weights["min_var"], Derived):
+            most = most * (1.0 + 2.0**-20)  # A relu6's 6 would look like a range not set.
+        else:
+            unset = tf.logical_and(unset, tf.equal(weights["min_var"], UNSET[0]))
+        if self.symmetric:
+            most = tf.maximum(most, -least / INT16_RATIO)
+        new_high = self._moved(high, most, unset, training)
+        if self.symmetric:
             new_low = -INT16_RATIO * new_high
-        new_low, new_high = tf.stop_gradient(new_low), tf.stop_gradient(new_high)
-        low.assign(new_low)
-        high.assign(new_high)
+        elif self.nonnegative:
+            new_low = tf.constant(0.0)
+        else:
+            new_low = self._moved(low, least, unset, training)
+        set_range(weights["min_var"], weights["max_var"], new_low, new_high)
         return new_low, new_high
+
+    def _moved(self, old: Any, batch: Any, unset: Any, training: Any) -> Any:
+        """The moving average of one end."""
+        share = 0.0 if self.ranges == "learned" and self.phase.quantizing else 1.0 - EMA_DECAY
+        if tf.is_tensor(training):
+            unset = tf.logical_and(unset, tf.cast(training, tf.bool))
+            share = share * tf.cast(training, tf.float32)
+        return tf.where(unset, batch, old + share * (batch - old))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {"num_bits": self.num_bits}
+        return {
+            "num_bits": self.num_bits,
+            "ranges": self.ranges,
+            "nonnegative": self.nonnegative,
+            "ceiling": self.ceiling,
+        }
+
+
+def _mirrored(high: float) -> float:
+    """The low end of a learned 16-bit range; tfmot's -6 where the range is not set."""
+    return UNSET[0] if high == UNSET[1] else -INT16_RATIO * high
+
+
+def _over_replicas(least: Any, most: Any) -> tuple[Any, Any]:
+    """The minimum and maximum over all replicas of a distributed step."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return least, most
+    ends = context.all_gather(tf.reshape(tf.stack([least, most]), (1, 2)), axis=0)
+    return tf.reduce_min(ends[:, 0]), tf.reduce_max(ends[:, 1])
 
 
 class FixedQuantizer(_tfmot.Quantizer):
@@ -98,6 +316,8 @@ class FixedQuantizer(_tfmot.Quantizer):
 
     def __init__(self, function: str, num_bits: int = 8, final: bool = False) -> None:
         self.function, self.num_bits, self.final = function, num_bits, final
+        self.phase = Phase()
+        self.fuses_relu = False
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
         """Adds no variables."""
@@ -106,15 +326,18 @@ class FixedQuantizer(_tfmot.Quantizer):
     def __call__(self, inputs: Any, training: Any, weights: dict, **kwargs: Any) -> Any:
         """Quantizes `inputs`."""
         del training, weights, kwargs
-        if observe.active() is not None or (self.final and not export_bits()):
+        if observe.active() is not None:
             return inputs
-        low, high = self.bounds()
-        return tf.quantization.fake_quant_with_min_max_args(
-            inputs, low, high, num_bits=self.num_bits
-        )
+        low, high = self.bounds({})
+        if export_bits():
+            return fake_quant.plain(inputs, low, high, self.num_bits)
+        if self.final or not self.phase.quantizing:
+            return inputs
+        return fake_quant.clipped(inputs, low, high, self.num_bits)
 
-    def bounds(self) -> tuple[float, float]:
+    def bounds(self, weights: dict) -> tuple[float, float]:
         """The prescribed (min, max)."""
+        del weights
         return FIXED_RANGES[16, ""] if self.num_bits == 16 else FIXED_RANGES[8, self.function]
 
     def get_config(self) -> dict[str, Any]:
@@ -123,41 +346,93 @@ class FixedQuantizer(_tfmot.Quantizer):
 
 
 class WeightQuantizer(_tfmot.LastValueQuantizer):
-    """Fake-quantizes a kernel to symmetric int8 in [-127, 127], by its present range.
+    """Fake-quantizes a kernel to symmetric integers: int8 in [-127, 127] or int4 in [-7, 7].
 
     Args:
         axis: Where the scales run: "channel" (last axis, one scale per output channel; kernels of
             rank 4), "depthwise" (the last two axes together, [h, w, c, m]), "unit" (last axis of a
             Dense kernel), "filter" (axis 2 of a Conv2DTranspose kernel) or "tensor" (one scale).
+        num_bits: 4 or 8.
+        ranges: "learned": the limits are trained (see `fake_quant.learned_kernel`). Else a limit
+            is the largest magnitude that the kernel has at the time.
+        preserve: "", "sparsity" or "clusters" (see `preserving`).
+
+    Raises:
+        InputError: Bits or a mode that do not exist.
     """
 
-    def __init__(self, axis: str) -> None:
-        super().__init__(8, per_axis=axis != "tensor", symmetric=True, narrow_range=True)
-        self.axis = axis
+    def __init__(
+        self,
+        axis: str,
+        num_bits: int = 8,
+        ranges: str = "moving_average",
+        preserve: str = "",
+    ) -> None:
+        if num_bits not in WEIGHT_BITS:
+            raise InputError("weights can have 4 or 8 bits", str(num_bits))
+        super().__init__(num_bits, per_axis=axis != "tensor", symmetric=True, narrow_range=True)
+        self.axis, self.ranges = axis, check_mode(ranges)
+        self.preserve = preserving.check_kind(preserve)
+        self.phase = Phase()
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
-        """Adds the range variables `<name>_min` and `<name>_max` to the wrapper `layer`."""
-        if self.axis == "depthwise":
-            tensor_shape = (int(tensor_shape[-2]) * int(tensor_shape[-1]),)
-        if self.axis == "filter":
-            tensor_shape = (int(tensor_shape[-2]),)
-        return self._add_range_weights(layer, name, self.axis != "tensor", tensor_shape)
+        """Adds what must be stored to the wrapper `layer`.
+
+        `<name>_max` (scalar or [C]) where limits are learned, `<name>_clusters` (int32, the
+        kernel's shape) where clusters are preserved.
+        """
+        made: dict[str, Any] = {}
+        if self.ranges == "learned":
+            scales = ()
+            if self.axis != "tensor":
+                places = {"depthwise": slice(-2, None), "filter": slice(-2, -1)}
+                last = tensor_shape[places.get(self.axis, slice(-1, None))]
+                scales = (int(np.prod(last)),)
+            made["max_var"] = _add_end(layer, f"{name}_max", 1.0, scales, train=1.0)
+        if self.preserve == "clusters":
+            made["clusters"] = preserving.add_clusters(layer, name, tensor_shape)
+        return made
+
+    def with_ends(self, variables: dict[str, Any], kernel: Any) -> dict[str, Any]:
+        """The variables, with both ends of the range as values that follow from the kernel.
+
+        Args:
+            variables: What `build` returned.
+            kernel: The kernel's variable.
+        """
+        limit = variables.get("max_var")
+        if limit is None:
+            limit = Derived(lambda: self.largest(kernel))
+        return {**variables, "min_var": Derived(lambda: -limit.numpy()), "max_var": limit}
 
     def __call__(self, inputs: Any, training: Any, weights: dict, **kwargs: Any) -> Any:
-        """Quantizes the kernel `inputs`; takes its present range where `training` is true."""
-        del kwargs
-        low, high = weights["min_var"], weights["max_var"]
-        watching = observe.active() is not None
-        if training or watching:
-            limit = tf.stop_gradient(self._limit(inputs))
-            low.assign(-limit)
-            high.assign(limit)
-            low, high = -limit, limit
-        if export_bits() and self.axis in ("unit", "filter"):
-            return by_codes(inputs, self._fake_quantize, low, high, self.num_bits)
-        return inputs if watching else self._fake_quantize(inputs, low, high)
+        """Quantizes the kernel `inputs`."""
+        del training, kwargs
+        if observe.active() is not None:
+            return inputs
+        if export_bits():
+            kernel, limit = _present(inputs), _present(weights["max_var"])
+            if self.preserve == "clusters":
+                with tf.init_scope():
+                    kernel = preserving.kept(self.preserve, kernel, weights).numpy()
+            if self.axis in ("unit", "filter"):
+                with tf.init_scope():
+                    values = self._narrow(tf.constant(kernel), tf.constant(limit)).numpy()
+                return by_codes(values, np.asarray(limit), self.num_bits)
+            return self._narrow(tf.constant(kernel), limit)
+        inputs = preserving.kept(self.preserve, inputs, weights)
+        if not self.phase.quantizing:
+            return inputs
+        if self.ranges == "learned":
+            limit = tf.convert_to_tensor(weights["max_var"])
+            if self.phase.moving:
+                out = fake_quant.learned_kernel(self.grouped(inputs), limit, self.num_bits)
+                return self.ungrouped(out, inputs.shape)
+        else:
+            limit = self.largest(inputs)
+        return fake_quant.straight_through(inputs, lambda kernel: self._narrow(kernel, limit))
 
-    def _grouped(self, kernel: Any) -> Any:
+    def grouped(self, kernel: Any) -> Any:
         """The kernel with its channels on the last axis."""
         if self.axis == "filter":
             return tf.transpose(kernel, (0, 1, 3, 2))
@@ -166,9 +441,20 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
         h, w, c, m = kernel.shape
         return tf.reshape(kernel, (h, w, 1, c * m))
 
-    def _limit(self, kernel: Any) -> Any:
+    def ungrouped(self, kernel: Any, shape: Any) -> Any:
+        """What `grouped` gave, in the kernel's own shape."""
+        if self.axis == "filter":
+            return tf.transpose(kernel, (0, 1, 3, 2))
+        return tf.reshape(kernel, shape) if self.axis == "depthwise" else kernel
+
+    def _narrow(self, kernel: Any, limit: Any) -> Any:
+        """The kernel fake-quantized to [-limit, limit]."""
+        out = fake_quant.narrow(self.grouped(kernel), limit, self.num_bits)
+        return self.ungrouped(out, kernel.shape)
+
+    def largest(self, kernel: Any) -> Any:
         """The largest magnitude (per channel), never 0: a scale of 0 breaks the bias."""
-        size = tf.abs(self._grouped(kernel))
+        size = tf.abs(self.grouped(tf.convert_to_tensor(kernel)))
         if self.axis == "tensor":
             limit = tf.reduce_max(size)
             return tf.where(limit > 0.0, limit, 1.0)
@@ -176,21 +462,14 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
         largest = tf.reduce_max(limit)
         return tf.maximum(limit, tf.where(largest > 0.0, _LEAST_CHANNEL * largest, 1.0))
 
-    def _fake_quantize(self, kernel: Any, low: Any, high: Any) -> Any:
-        if self.axis == "tensor":
-            return tf.quantization.fake_quant_with_min_max_vars(
-                kernel, low, high, num_bits=8, narrow_range=True
-            )
-        out = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-            self._grouped(kernel), low, high, num_bits=8, narrow_range=True
-        )
-        if self.axis == "filter":
-            return tf.transpose(out, (0, 1, 3, 2))
-        return tf.reshape(out, kernel.shape)
-
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {"axis": self.axis}
+        return {
+            "axis": self.axis,
+            "num_bits": self.num_bits,
+            "ranges": self.ranges,
+            "preserve": self.preserve,
+        }
 
 
 class FileActivation:
@@ -202,16 +481,18 @@ class FileActivation:
     Args:
         function: The layer's own activation function.
         num_bits: 8 or 16.
+        phase: Of the training.
     """
 
-    def __init__(self, function: Any, num_bits: int) -> None:
-        self.function, self.num_bits = function, num_bits
+    def __init__(self, function: Any, num_bits: int, phase: Phase | None = None) -> None:
+        self.function, self.num_bits, self.phase = function, num_bits, phase or Phase()
         self.__name__ = getattr(function, "__name__", type(function).__name__)
 
     def __call__(self, inputs: Any) -> Any:
         """The activation of `inputs` (float32, any shape)."""
         if self.__name__ in ("swish", "silu"):
             gate = FixedQuantizer("sigmoid", self.num_bits)
+            gate.phase = self.phase
             return inputs * gate(self._compute("sigmoid", tf.sigmoid, inputs), False, {})
         return self._compute(self.__name__, self.function, inputs)
 
@@ -234,12 +515,9 @@ def round_as_pooling(values: Any, quantizer: Any, variables: dict) -> Any:
         quantizer: The `ActivationQuantizer` or `FixedQuantizer` of the averaged tensor.
         variables: Its variables.
     """
-    if observe.active() is not None or export_bits():
+    if observe.active() is not None or export_bits() or not quantizer.phase.quantizing:
         return values
-    if isinstance(quantizer, FixedQuantizer):
-        low, high = quantizer.bounds()
-    else:
-        low, high = variables["min_var"], variables["max_var"]
+    low, high = quantizer.bounds(variables)
     levels, least = 2.0**quantizer.num_bits - 1.0, -(2.0 ** (quantizer.num_bits - 1))
     scale = (high - low) / levels
     zero = tf.round(least - low / scale)

@@ -5,14 +5,101 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from tfedge._keras import tf
 from tfedge.data import InputSpec, as_batches
-from tfedge.errors import ModelError
+from tfedge.errors import InputError, ModelError
 from tfedge.quant import observe
-from tfedge.quant.quantizers import INT16_RATIO
+from tfedge.quant.configs import TfedgeQuantizeWrapper
+from tfedge.quant.preserving import check_kind, find_clusters
+from tfedge.quant.quantizers import INT16_RATIO, WeightQuantizer, check_mode, set_range
 from tfedge.quantized import UNSET, ranges
 
 _BATCH = 32
+_LIMITS = np.linspace(0.3, 1.0, 36)  # Shares of a kernel's largest magnitude that are tried.
+
+
+def check_simulation(mode: str, preserve: str, calibration: Any) -> dict[str, str]:
+    """The arguments of `quantize_aware` as fields of `configs.Simulation`.
+
+    Args:
+        mode: How activation ranges come about.
+        preserve: What stays in kernels.
+        calibration: Data, or None.
+
+    Raises:
+        InputError: A value that does not exist, or fixed ranges without data to set them.
+    """
+    if check_mode(mode) == "fixed" and calibration is None:
+        raise InputError(
+            "fixed ranges must come from calibration data", "calibration=None",
+            "Pass 100 or more typical inputs, or ranges='moving_average'",
+        )  # fmt: skip
+    return {"ranges": mode, "preserve": check_kind(preserve)}
+
+
+def prepare_kernels(model: Any) -> None:
+    """Takes from the kernels what their quantizers start from: learned limits, and clusters.
+
+    Args:
+        model: A quantize-aware model with the weights of its float model.
+
+    Raises:
+        InputError: Zeros or clusters are to be preserved, and no kernel has any.
+    """
+    kinds, found = set(), False
+    for kernel, quantizer, variables in _kernels(model):
+        kinds.add(quantizer.preserve)
+        values = kernel.numpy()
+        if quantizer.preserve == "sparsity":
+            found = found or not values.all()
+        elif quantizer.preserve == "clusters":
+            clusters = find_clusters(values)
+            if clusters is not None:
+                variables["clusters"].assign(clusters)
+                found = True
+    if kinds - {""} and not found:
+        kind = (kinds - {""}).pop()
+        raise InputError(
+            "there is nothing to preserve", f"preserve='{kind}': no kernel has "
+            + ("a weight that is 0" if kind == "sparsity" else "256 different values or fewer"),
+            "Prune or cluster the model first, or leave preserve out",
+        )  # fmt: skip
+    start_limits(model)
+
+
+def start_limits(model: Any) -> None:
+    """Sets the learned limits of kernels to those of the least mean squared error.
+
+    Args:
+        model: A quantize-aware model; without learned ranges nothing changes.
+    """
+    for kernel, quantizer, variables in _kernels(model):
+        if quantizer.ranges == "learned":
+            variables["max_var"].assign(_best_limit(kernel, quantizer))
+
+
+def _best_limit(kernel: Any, quantizer: WeightQuantizer) -> np.ndarray:
+    """Per scale, the share of the largest magnitude that quantizes the kernel best."""
+    largest = np.asarray(quantizer.largest(kernel))
+    values = np.asarray(quantizer.grouped(kernel.numpy()))
+    axes = tuple(range(values.ndim - 1)) if largest.ndim else None
+    top = 2 ** (quantizer.num_bits - 1) - 1
+    best, least = largest, np.full(largest.shape, np.inf)
+    for share in _LIMITS:
+        step = share * largest / top
+        codes = np.clip(np.round(values / step), -top, top)
+        error = np.mean((codes * step - values) ** 2, axis=axes)
+        best = np.where(error < least, share * largest, best)
+        least = np.minimum(error, least)
+    return best
+
+
+def _kernels(model: Any) -> list[tuple[Any, WeightQuantizer, dict[str, Any]]]:
+    """Every quantized kernel with its quantizer and that one's variables."""
+    wrappers = [x for x in model.layers if isinstance(x, TfedgeQuantizeWrapper)]
+    return [row for wrapper in wrappers for row in wrapper._weight_vars]
 
 
 def input_specs(model: Any) -> list[InputSpec]:
@@ -48,8 +135,7 @@ def calibrate(model: Any, data: Any) -> None:
             found = f"[{entry.low}, {entry.high}] at {entry.low_variable.name}"
             raise ModelError("an activation is not finite on the calibration data", found)
         low, high = nice_range(entry.low, entry.high, entry.bits)
-        entry.low_variable.assign(low)
-        entry.high_variable.assign(high)
+        set_range(entry.low_variable, entry.high_variable, low, high)
 
 
 def _filled(array: Any, batch: int | None) -> Any:
@@ -76,10 +162,16 @@ def nice_range(low: float, high: float, bits: int) -> tuple[float, float]:
         high = 1.0
     if bits == 16:
         high = max(-low, high)
+        high = _after(high) if high == UNSET[1] else high
         return -high * INT16_RATIO, high
     if (low, high) == UNSET:
-        high = math.nextafter(high, math.inf) + 1e-5
+        high = _after(high)
     return low, high
+
+
+def _after(value: float) -> float:
+    """A little more, also in float32."""
+    return value * (1.0 + 2.0**-20)
 
 
 def copy_ranges(source: Any, target: Any) -> None:
@@ -96,5 +188,4 @@ def copy_ranges(source: Any, target: Any) -> None:
         if row.role != "weight":
             low, high = float(row.low.numpy()), float(row.high.numpy())
             low, high = nice_range(low, high, row.bits)
-            row.low.assign(low)
-            row.high.assign(high)
+            set_range(row.low, row.high, low, high)

@@ -9,7 +9,7 @@ from tfedge.errors import ModelError
 from tfedge.graph.copying import copy_layer
 from tfedge.graph.trace import Graph, replay, trace
 from tfedge.quant import _tfmot
-from tfedge.quant.configs import InputQuantizer, LayerConfig, TfedgeQuantizeWrapper
+from tfedge.quant.configs import InputQuantizer, TfedgeQuantizeWrapper
 from tfedge.quant.objects import custom_objects
 from tfedge.quant.qat import copy_notes
 from tfedge.quant.quantizers import ActivationQuantizer
@@ -77,10 +77,9 @@ def _with_16_bits(layer: Any) -> Any:
     config = layer.get_config()
     with keras.utils.custom_object_scope(custom_objects()):
         if isinstance(layer, InputQuantizer):
-            return InputQuantizer(ActivationQuantizer(16), name=layer.name)
+            return InputQuantizer(ActivationQuantizer(16, layer.quantizer.ranges), name=layer.name)
         if not isinstance(layer, TfedgeQuantizeWrapper):
             return type(layer).from_config(config)
         inner = copy_layer(layer.layer)
-        old = layer.quantize_config
-        new = LayerConfig(old.kernels, old.before_activation, old.output, 16, old.final)
-        return TfedgeQuantizeWrapper(inner, new, name=layer.name)
+        config = layer.quantize_config.changed(activation_bits=16)
+        return TfedgeQuantizeWrapper(inner, config, name=layer.name)

@@ -34,13 +34,16 @@ class Sourced(keras.layers.Layer):
         """Bits of what the layer reads; 0 where it is not quantized (now)."""
         if self._range is None or observe.active() is not None:
             return 0
+        if not self._range[0].phase.quantizing:
+            return 0
         return int(self._range[0].num_bits)
 
     def step(self) -> Any:
         """Size of a step of what the layer reads, float32 scalar."""
         quantizer, variables = self._range
         levels = 2.0**quantizer.num_bits - 1.0
-        return tf.stop_gradient((variables["max_var"] - variables["min_var"]) / levels)
+        low, high = quantizer.bounds(variables)
+        return tf.stop_gradient((high - low) / levels)
 
 
 class AboveZero(Sourced):

@@ -52,10 +52,11 @@ class Wiring:
     Args:
         graph: The traced normalised model.
         place: Where it is quantized.
+        mode: How the ranges of the quantizers come about.
     """
 
-    def __init__(self, graph: Graph, place: Placement) -> None:
-        self._old, self._place = graph, place
+    def __init__(self, graph: Graph, place: Placement, mode: str) -> None:
+        self._old, self._place, self._mode = graph, place, mode
         self._names = {c.name for c in graph.calls} | set(graph.input_names)
         self._tensors = list(graph.tensors)
         self._calls: list[Call] = []
@@ -121,7 +122,7 @@ class Wiring:
 
     def _quantize(self, number: int, bits: int, name: str) -> int:
         def make(name: str) -> Any:
-            return InputQuantizer(ActivationQuantizer(bits), name=name)
+            return InputQuantizer(ActivationQuantizer(bits, self._mode), name=name)
 
         return self._emit(make, number, f"quantize_{name}")
 
@@ -138,12 +139,13 @@ class Wiring:
         return out
 
 
-def wired(model: Any, schemes: dict[str, str]) -> Any:
+def wired(model: Any, schemes: dict[str, str], simulation: dict[str, str]) -> Any:
     """The quantize-aware form of a normalised float model, with its weights.
 
     Args:
         model: What `normalise` made.
         schemes: Scheme of each of its layers by name.
+        simulation: Fields of `configs.Simulation`, but for the bits.
     """
     graph = trace(model)
     place = Placement(graph, schemes)
@@ -155,9 +157,12 @@ def wired(model: Any, schemes: dict[str, str]) -> Any:
         copy = copy_layer(layer, name=name)
         config = place.config(name, layer)
         made[name] = (layer, copy)
-        return copy if config is None else TfedgeQuantizeWrapper(copy, config)
+        if config is None:
+            return copy
+        bits = place.weight_bits(name, layer)
+        return TfedgeQuantizeWrapper(copy, config.changed(weight_bits=bits, **simulation))
 
-    result = replay(Wiring(graph, place).run(), make)
+    result = replay(Wiring(graph, place, simulation["ranges"]).run(), make)
     for old, new in made.values():
         if hasattr(new, "set_weights"):
             new.set_weights(old.get_weights())

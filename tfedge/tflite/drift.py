@@ -225,7 +225,7 @@ def _layer_rows(
 ) -> list[tuple[LayerDrift, int]]:
     """Rows in execution order, each with the bits of its tensor (32 for float)."""
     candidates = _candidates(data, list(layers))
-    interpreter = Interpreter(_exposed(data, candidates))
+    interpreter = Interpreter(exposed(data, candidates))
     stored, batch = _stored(interpreter, inputs), interpreter.batch
     count = _layer_count(layers, len(next(iter(stored.values()))))
     specs: dict[int, TensorSpec] = {}
@@ -246,7 +246,7 @@ def _layer_rows(
     return _rows(tallies, specs)
 
 
-def _exposed(data: bytes, tensors: Iterable[int]) -> bytes:
+def exposed(data: bytes, tensors: Iterable[int]) -> bytes:
     """The file with more of its tensors as outputs: so XNNPACK computes them as it is deployed."""
     model = flatbuffer.read(data)
     graph = model.subgraphs[0]

@@ -18,6 +18,13 @@ from tfedge.tflite.tensors import TensorSpec, dequantize, quantize
 
 _DELEGATE = "DELEGATE"
 
+KERNELS = {
+    "xnnpack": "AUTO",
+    "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+    "reference": "BUILTIN_REF",
+}
+"""Kinds of kernels that can run a file -> the runtime's name of the resolver."""
+
 Inputs = Any
 """An array (one input), a dict of arrays by input name, or a list of arrays in the file's order."""
 
@@ -52,8 +59,9 @@ class Interpreter:
     Args:
         data: The whole file.
         threads: Threads of the kernels, at least 1.
-        delegate: True lets XNNPACK take what it can (the runtime's own default); False keeps to the
-            runtime's own kernels.
+        kernels: One of `KERNELS`: "xnnpack" lets XNNPACK take what it can (the runtime's own
+            default), "builtin" keeps to the runtime's own optimised kernels, "reference" to its
+            plain ones.
         keep_tensors: True keeps every intermediate tensor for `tensor()`; it needs the memory of
             all of them, and turns XNNPACK off, which fuses tensors away.
 
@@ -62,18 +70,22 @@ class Interpreter:
         outputs: The file's outputs, in its order.
 
     Raises:
-        InputError: `threads` is below 1.
+        InputError: `threads` is below 1, or unknown kernels.
         ConversionError: The runtime cannot load or prepare the file.
     """
 
     def __init__(
-        self, data: bytes, *, threads: int = 1, delegate: bool = True, keep_tensors: bool = False
+        self, data: bytes, *, threads: int = 1, kernels: str = "xnnpack", keep_tensors: bool = False
     ) -> None:
         if threads < 1:
             raise InputError("threads must be at least 1", str(threads))
+        if kernels not in KERNELS:
+            raise InputError("unknown kernels", f"'{kernels}'", f"One of: {', '.join(KERNELS)}")
         self._keep_tensors = keep_tensors
+        if keep_tensors and kernels == "xnnpack":
+            kernels = "builtin"
         with quiet():
-            self._runtime = _load(bytes(data), threads, delegate and not keep_tensors, keep_tensors)
+            self._runtime = _load(bytes(data), threads, kernels, keep_tensors)
             self._allocate()
 
     def _allocate(self) -> None:
@@ -291,11 +303,10 @@ def runtime_version() -> str:
     return version("ai-edge-litert")
 
 
-def _load(data: bytes, threads: int, delegate: bool, keep_tensors: bool) -> Any:
+def _load(data: bytes, threads: int, kernels: str, keep_tensors: bool) -> Any:
     from ai_edge_litert import interpreter as litert
 
-    resolvers = litert.OpResolverType
-    resolver = resolvers.AUTO if delegate else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    resolver = getattr(litert.OpResolverType, KERNELS[kernels])
     try:
         return litert.Interpreter(
             model_content=data,
