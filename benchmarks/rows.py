@@ -1,6 +1,7 @@
 """A table that a benchmark fills row by row: interrupted, it goes on where it was.
 
 Every row is measured in a process of its own, so that memory and a crash are the row's alone.
+Many small rows may share one; after a crash the rest go on in the next.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main(
-    name: str, rows: Sequence[str], measure: Callable[[str], dict[str, Any]], doc: str
+    name: str,
+    rows: Sequence[str],
+    measure: Callable[[str], dict[str, Any]],
+    doc: str,
+    together: int = 1,
 ) -> None:
     """Measures rows and prints the table.
 
@@ -26,15 +31,17 @@ def main(
         rows: Names of all rows.
         measure: Gives the columns of a row; an exception becomes the column "error".
         doc: Help text.
+        together: Rows that share a process.
     """
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--only", action="append", default=[], help="row to measure; repeatable")
     parser.add_argument("--force", action="store_true", help="measure finished rows again")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds a row may take")
-    parser.add_argument("--row", help=argparse.SUPPRESS)
+    parser.add_argument("--row", action="append", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.row:
-        print(json.dumps(_measured(measure, options.row)))
+        for row in options.row:
+            print(json.dumps({row: _measured(measure, row)}), flush=True)
         return
     unknown = set(options.only) - set(rows)
     if unknown:
@@ -42,12 +49,18 @@ def main(
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     table: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    for row in options.only or rows:
-        if row in table and "error" not in table[row] and not options.force:
-            continue
-        table[row] = _in_process(row, options.timeout)
+    waiting = [
+        row
+        for row in options.only or rows
+        if options.force or row not in table or "error" in table[row]
+    ]
+    while waiting:
+        found = _in_process(waiting[:together], options.timeout)
+        table |= found
         path.write_text(json.dumps(table, indent=1) + "\n")
-        print(_line(row, table[row]), flush=True)
+        for row, columns in found.items():
+            print(_line(row, columns), flush=True)
+        waiting = [row for row in waiting if row not in found]
     print(_markdown([r for r in rows if r in table], table))
 
 
@@ -58,17 +71,23 @@ def _measured(measure: Callable[[str], dict[str, Any]], row: str) -> dict[str, A
         return {"error": f"{type(error).__name__}: {error}"[:300]}
 
 
-def _in_process(row: str, timeout: float) -> dict[str, Any]:
-    argv = [sys.executable, sys.argv[0], "--row", row]
+def _in_process(batch: Sequence[str], timeout: float) -> dict[str, dict[str, Any]]:
+    """The rows that one process finished; the one that ended it has the error."""
+    argv = [sys.executable, sys.argv[0], *(word for row in batch for word in ("--row", row))]
+    why = ""
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return {"error": f"not finished within {timeout:.0f} s"}
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        said = done.stderr.strip().splitlines()
-        return {"error": f"exit {done.returncode}: {said[-1] if said else ''}"[:300]}
-    return json.loads(lines[-1])
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout * len(batch))
+        lines, said = done.stdout, done.stderr.strip().splitlines()
+        why = f"exit {done.returncode}: {said[-1] if said else ''}"[:300]
+    except subprocess.TimeoutExpired as late:
+        lines = late.stdout or ""
+        why = f"not finished within {timeout * len(batch):.0f} s"
+    found: dict[str, dict[str, Any]] = {}
+    for line in (lines.decode() if isinstance(lines, bytes) else lines).splitlines():
+        if line.startswith("{"):
+            found |= json.loads(line)
+    missing = [row for row in batch if row not in found]
+    return found | {row: {"error": why} for row in missing[:1]}
 
 
 def _line(row: str, columns: dict[str, Any]) -> str:

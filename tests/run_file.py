@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tfedge._keras import tf
 from tfedge.quantized import output_names
 from tfedge.tflite import flatbuffer
 
+RESOLVERS = (
+    OpResolverType.AUTO,
+    OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    OpResolverType.BUILTIN_REF,
+)
+"""XNNPACK where it has a kernel, the optimised kernels, the reference kernels."""
 
-def run(data: bytes, inputs: dict) -> dict:
+
+def run(data: bytes, inputs: dict, resolver: OpResolverType = OpResolverType.AUTO) -> dict:
     """Real-valued outputs and steps by name: {name: (values, step or None, dtype name)}."""
-    interpreter = Interpreter(model_content=data)
+    interpreter = Interpreter(model_content=data, experimental_op_resolver_type=resolver)
     interpreter.allocate_tensors()
     runner = interpreter.get_signature_runner("serving_default")
     ins, outs = runner.get_input_details(), runner.get_output_details()
@@ -38,11 +45,13 @@ def run(data: bytes, inputs: dict) -> dict:
     return result
 
 
-def steps_apart(model, data: bytes, inputs: dict) -> np.ndarray:
+def steps_apart(
+    model, data: bytes, inputs: dict, resolver: OpResolverType = OpResolverType.AUTO
+) -> np.ndarray:
     """Differences between a Keras model and its file, in quantization steps, all outputs."""
     flat = [tf.constant(inputs[n]) for n in model.input_names]
     found = model(tf.nest.pack_sequence_as(model._nested_inputs, flat), training=False)
-    results = run(data, inputs)
+    results = run(data, inputs, resolver)
     apart = []
     for name, want in zip(output_names(model), tf.nest.flatten(found), strict=True):
         real, step, _ = results[name]

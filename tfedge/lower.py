@@ -18,6 +18,7 @@ from tfedge.quantized import (
     BOUNDARY_SCOPE,
     CONCAT_SCOPE,
     STAND_INS,
+    CodedKernel,
     all_layers,
     exporting,
     is_quantized,
@@ -27,7 +28,7 @@ from tfedge.quantized import (
     unset_ranges,
 )
 from tfedge.schemes import QuantScheme, get_scheme
-from tfedge.tflite import flatbuffer, rewrite, standins
+from tfedge.tflite import channel_scales, flatbuffer, rewrite, standins
 
 IO = ("int", "float")
 _INPUT, _OUTPUT = "tfedge_input_{}", "tfedge_output_{}"
@@ -157,10 +158,10 @@ def lower(
     source = source_of(model)
     _check_combination(source, spec, calibration, model)
     source = _with_batch(source, batch)
-    with exporting(spec.activation_bits):
+    with exporting(spec.activation_bits) as export:
         frozen = _freeze(source)
     raw = _convert(frozen, source, spec, calibration)
-    return _finish(raw, source, spec, io)
+    return _finish(raw, source, spec, io, export.kernels)
 
 
 def _check_combination(source: Source, spec: QuantScheme, calibration: Any, model: Any) -> None:
@@ -300,8 +301,10 @@ def _reason(error: BaseException, said: str) -> str:
     return text if len(text) <= 400 else text[:200] + " ... " + text[-200:]
 
 
-def _finish(raw: bytes, source: Source, spec: QuantScheme, io: str) -> bytes:
-    """Integer ends, bias types, layer names and the signature."""
+def _finish(
+    raw: bytes, source: Source, spec: QuantScheme, io: str, kernels: list[CodedKernel]
+) -> bytes:
+    """Integer ends, scales, bias types, layer names and the signature."""
     model = flatbuffer.read(raw)
     graph = model.subgraphs[0]
     by_name = {flatbuffer.tensor_name(graph.tensors[int(i)]): int(i) for i in graph.inputs}
@@ -312,6 +315,7 @@ def _finish(raw: bytes, source: Source, spec: QuantScheme, io: str) -> bytes:
     model.signatureDefs = None
     graph.inputs = order
     if source.schemes:
+        channel_scales.restore_scales(model, kernels)
         standins.restore_functions(model, STAND_INS)
         standins.restore_concatenations(model, CONCAT_SCOPE)
         standins.remove_boundaries(model, BOUNDARY_SCOPE)

@@ -10,8 +10,10 @@ import contextlib
 import contextvars
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from tfedge.errors import ModelError
 from tfedge.graph.trace import Call, Graph, trace
@@ -19,11 +21,14 @@ from tfedge.graph.trace import Call, Graph, trace
 UNSET = (-6.0, 6.0)
 """tfmot's initial range: neither calibration nor training has set it."""
 
-STAND_INS = {"sigmoid": 0.12345671, "softmax": 0.12345672, "tanh": 0.12345673}
+STAND_INS = {
+    "sigmoid": 0.12345671, "softmax": 0.12345672, "tanh": 0.12345673,
+    "exp": 0.12345674, "log": 0.12345675, "rsqrt": 0.12345676,
+}  # fmt: skip
 """Slope of the LEAKY_RELU that stands for a function while a 16-bit model is converted.
 
-The TFLite converter gives these functions int8 outputs whatever the quantizer behind them says,
-and then cannot lower a 16-bit model. `tflite.standins` puts the right op back.
+The TFLite converter gives the first three int8 outputs whatever the quantizer behind them says, and
+knows no int16 LOG, though the runtime has one. `tflite.standins` puts the right op back.
 """
 
 CONCAT_SCOPE = "tfedge_concat"
@@ -44,29 +49,69 @@ loses one. It has no integer ELU, so an op behind one stays float, and a quantiz
 `tflite.standins` takes the ELUs out again.
 """
 
-_EXPORT: contextvars.ContextVar[int] = contextvars.ContextVar("export", default=0)
+
+@dataclass(frozen=True)
+class CodedKernel:
+    """A kernel with one scale a channel that is exported with one scale for all.
+
+    The TFLite converter has no form, or a wrong one, for such kernels of FULLY_CONNECTED and
+    TRANSPOSE_CONV. So its codes are exported as they are, and `tflite.channel_scales` gives them
+    the scales.
+
+    Attributes:
+        codes: int8, channels first as in the file: [units, inputs] or [filters, h, w, inputs].
+        scales: float32 [channels].
+        scale: The one that stands for them in the meantime.
+    """
+
+    codes: np.ndarray
+    scales: np.ndarray
+    scale: float
+
+
+@dataclass
+class Export:
+    """An export going on.
+
+    Attributes:
+        activation_bits: 8 or 16.
+        kernels: What was exported with a scale that must be replaced.
+    """
+
+    activation_bits: int
+    kernels: list[CodedKernel] = field(default_factory=list)
+
+
+_EXPORT: contextvars.ContextVar[Export | None] = contextvars.ContextVar("export", default=None)
 
 
 @contextlib.contextmanager
-def exporting(activation_bits: int) -> Iterator[None]:
+def exporting(activation_bits: int) -> Iterator[Export]:
     """Lets quantize-aware layers emit what the converter needs, within the block (this thread).
 
     Roundings that a kernel does by itself are left out; with 16-bit activations the functions of
-    `STAND_INS` are replaced.
+    `STAND_INS` are replaced; kernels are noted down whose scales the converter cannot write.
 
     Args:
         activation_bits: 8 or 16.
     """
-    token = _EXPORT.set(activation_bits)
+    export = Export(activation_bits)
+    token = _EXPORT.set(export)
     try:
-        yield
+        yield export
     finally:
         _EXPORT.reset(token)
 
 
+def export() -> Export | None:
+    """The present export; None outside of `exporting`."""
+    return _EXPORT.get()
+
+
 def export_bits() -> int:
     """Activation bits of the present export; 0 outside of `exporting`."""
-    return _EXPORT.get()
+    found = _EXPORT.get()
+    return 0 if found is None else found.activation_bits
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from tfedge.graph.trace import Tensor, flatten, map_structure
 Builder = Callable[[Any, str], Callable[..., Any]]
 
 
-def _layer(function: Any, name: str) -> Any:
+def op_layer(function: Any, name: str) -> Any:
+    """The layer that tf_keras makes of a TensorFlow function, under a name."""
     from tf_keras.src.layers.core.tf_op_layer import SlicingOpLambda, TFOpLambda
 
     kind = SlicingOpLambda if function is tf.__operators__.getitem else TFOpLambda
@@ -31,7 +32,7 @@ def _layer(function: Any, name: str) -> Any:
 
 def _plain(function: Any) -> Builder:
     """Positional arguments are passed on; the operation has no parameters."""
-    return lambda op, name: _layer(function, name)
+    return lambda op, name: op_layer(function, name)
 
 
 def _merge(layer: str, function: Any) -> Builder:
@@ -46,7 +47,7 @@ def _merge(layer: str, function: Any) -> Builder:
             masked = any(getattr(t, "_keras_mask", None) is not None for t in (a, b))
             if both and len(a.shape) == len(b.shape) and a.dtype == b.dtype and not masked:
                 return getattr(keras.layers, layer)(name=name, dtype=a.dtype.name)([a, b])
-            return _layer(function, name)(a, b)
+            return op_layer(function, name)(a, b)
 
         return call
 
@@ -57,7 +58,7 @@ def _with(function: Any, **parameters: str) -> Builder:
     """Parameters of the operation become keyword arguments: keyword=attribute."""
 
     def build(op: Any, name: str) -> Any:
-        layer = _layer(function, name)
+        layer = op_layer(function, name)
         fixed = {k: getattr(op, a) for k, a in parameters.items()}
         return lambda *args: layer(*args, **fixed)
 
@@ -73,7 +74,7 @@ def _activation(function: Any) -> Builder:
 def _permutation(order: Callable[[Any, int], Sequence[int]]) -> Builder:
     """Operations that reorder the axes: order(operation, rank)."""
     return lambda op, name: (
-        lambda x: _layer(tf.transpose, name)(x, perm=[int(a) for a in order(op, len(x.shape))])
+        lambda x: op_layer(tf.transpose, name)(x, perm=[int(a) for a in order(op, len(x.shape))])
     )
 
 
@@ -99,7 +100,7 @@ def _split(op: Any, name: str) -> Any:
         if not isinstance(where, (int, np.integer)):
             bounds = [0, *(int(i) for i in where), int(x.shape[op.axis])]
             sizes = [b - a for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
-        return _layer(tf.split, name)(x, num_or_size_splits=sizes, axis=op.axis)
+        return op_layer(tf.split, name)(x, num_or_size_splits=sizes, axis=op.axis)
 
     return call
 
@@ -114,7 +115,7 @@ def _getitem(op: Any, name: str) -> Any:
         where = next((n for n, p in enumerate(parts) if p is Ellipsis), None)
         if where is not None:
             parts[where : where + 1] = full
-        return _layer(tf.__operators__.getitem, name)(x, [_as_dict(p) for p in parts])
+        return op_layer(tf.__operators__.getitem, name)(x, [_as_dict(p) for p in parts])
 
     return call
 
@@ -130,14 +131,14 @@ def _expand_dims(op: Any, name: str) -> Any:
     axes = op.axis if isinstance(op.axis, (list, tuple)) else [op.axis]
     if len(axes) > 1:
         return None
-    return lambda x: _layer(tf.expand_dims, name)(x, axis=int(axes[0]))
+    return lambda x: op_layer(tf.expand_dims, name)(x, axis=int(axes[0]))
 
 
 def _pad(op: Any, name: str) -> Any:
     def call(x: Any, constant_values: Any = None) -> Any:
         extra = {} if constant_values is None else {"constant_values": constant_values}
         widths = [list(p) for p in op.pad_width]
-        return _layer(tf.pad, name)(x, widths, mode=op.mode.upper(), **extra)
+        return op_layer(tf.pad, name)(x, widths, mode=op.mode.upper(), **extra)
 
     return call
 
@@ -146,7 +147,7 @@ def _resize(op: Any, name: str) -> Any:
     plain = not (op.crop_to_aspect_ratio or op.pad_to_aspect_ratio)
     if not plain or op.data_format != "channels_last":
         return None
-    return lambda x: _layer(tf.image.resize, name)(
+    return lambda x: op_layer(tf.image.resize, name)(
         x, list(op.size), method=op.interpolation, antialias=op.antialias
     )
 
@@ -154,7 +155,7 @@ def _resize(op: Any, name: str) -> Any:
 def _depth_to_space(op: Any, name: str) -> Any:
     if op.data_format != "channels_last":
         return None
-    return lambda x: _layer(tf.nn.depth_to_space, name)(x, op.block_size)
+    return lambda x: op_layer(tf.nn.depth_to_space, name)(x, op.block_size)
 
 
 def _axis(function: Any) -> Builder:
@@ -214,8 +215,8 @@ _TO_TF: dict[str, Builder] = {
     "Logsumexp": _axis(tf.math.reduce_logsumexp),
     "Any": _axis(tf.math.reduce_any),
     "All": _axis(tf.math.reduce_all),
-    "Cast": lambda op, name: lambda x: _layer(tf.cast, name)(x, dtype=str(op.dtype)),
-    "Clip": lambda op, name: lambda x: _layer(tf.clip_by_value, name)(
+    "Cast": lambda op, name: lambda x: op_layer(tf.cast, name)(x, dtype=str(op.dtype)),
+    "Clip": lambda op, name: lambda x: op_layer(tf.clip_by_value, name)(
         x, clip_value_min=op.x_min, clip_value_max=op.x_max
     ),
     "Pad": _pad,

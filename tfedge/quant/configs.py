@@ -187,13 +187,14 @@ class Untracked:
         self.value = value
 
 
-def source_quantizer(tensor: Any) -> tuple[Any, dict]:
+def source_quantizer(tensor: Any, required: bool = True) -> Any:
     """The quantizer, with its variables, that the values of a symbolic tensor went through last.
 
     Follows the tensor back through layers that quantize nothing.
 
     Args:
         tensor: A KerasTensor.
+        required: Whether there must be one; else None may be returned.
 
     Raises:
         ModelError: Nothing quantizes the tensor, or two different quantizers do.
@@ -209,8 +210,10 @@ def source_quantizer(tensor: Any) -> tuple[Any, dict]:
             return layer._output_quantizers[0], layer._output_quantizer_vars
     before = layer._inbound_nodes[history.node_index].keras_inputs
     if len(before) != 1:
+        if not required:
+            return None
         raise ModelError(f"what '{layer.name}' gives has no quantizer", f"{len(before)} inputs")
-    return source_quantizer(before[0])
+    return source_quantizer(before[0], required)
 
 
 def concatenation_stand_in(inputs: list[Any], axis: int) -> Any:
@@ -230,6 +233,25 @@ def concatenation_stand_in(inputs: list[Any], axis: int) -> Any:
             padded = tf.pad(x, widths)
             result = padded if result is None else tf.maximum(result, padded)
     return result
+
+
+def _uncapped(layer: Any) -> dict[str, Any]:
+    """Lets a limited relu export as a plain one: the range of its output ends at the limit.
+
+    No op has a limit other than 6 (or 1), and the op with 6 takes no int16 when it stands alone.
+
+    Returns:
+        The attributes that were changed, as they were.
+    """
+    if type(layer) is keras.layers.ReLU and layer.max_value is not None:
+        own = {"max_value": layer.max_value}
+        _swap(layer, "max_value", None)
+    elif type(layer) is keras.layers.Activation and activation_name(layer) == "relu6":
+        own = {"activation": layer.activation}
+        _swap(layer, "activation", tf.nn.relu)
+    else:
+        own = {}
+    return own
 
 
 class InputQuantizer(_tfmot.QuantizeLayer):
@@ -314,6 +336,8 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
         """What the layer gives with quantized kernels; it is itself again afterwards."""
         layer, config = self.layer, self.quantize_config
         own = {name: getattr(layer, name) for name in config.kernels}
+        if export_bits() and config.output == "range":
+            own |= _uncapped(layer)
         quantized = [q(kernel, training, found) for kernel, q, found in self._weight_vars]
         function = self._function(training, without_activation)
         try:

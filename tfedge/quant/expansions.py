@@ -38,6 +38,7 @@ class Site(Protocol):
     graph: Graph
     folded: dict[str, Call]
     floats: set[str]
+    identities: int
 
     def scheme(self, name: str) -> str:
         """The scheme that a layer gets."""
@@ -198,8 +199,10 @@ def _separable(site: Site, call: Call) -> list[Piece]:
     def two(pair: Any) -> tuple[int, int]:
         return (1, pair[0]) if flat else tuple(pair)
 
+    # A depthwise convolution takes equal strides only; of height 1 the first does nothing.
+    strides = tuple(layer.strides) * 2 if flat else tuple(layer.strides)
     halves = _L.DepthwiseConv2D(
-        two(layer.kernel_size), strides=two(layer.strides), padding=padding,
+        two(layer.kernel_size), strides=strides, padding=padding,
         depth_multiplier=layer.depth_multiplier, dilation_rate=two(layer.dilation_rate),
         use_bias=False, name=site.name(call.name, "depthwise"), trainable=layer.trainable,
     )  # fmt: skip
@@ -224,44 +227,50 @@ def _batch_norm(site: Site, call: Call) -> list[Piece]:
     return _behind_identity(site, call, same[0])
 
 
+def _on_four_axes(site: Site, call: Call, pieces: list[Piece]) -> list[Piece]:
+    """The pieces, which take 4 axes with the channels last, reshaped to and back where needed."""
+    shape = site.graph.tensors[call.inputs[0]].shape
+    if len(shape) == 4:
+        return pieces
+    return [
+        Piece(_L.Reshape((1, -1, shape[-1]), name=site.name(call.name, "in"))),
+        *pieces,
+        Piece(_L.Reshape(_target(shape[1:-1], shape[-1]), name=site.name(call.name, "out"))),
+    ]
+
+
 def _behind_identity(site: Site, call: Call, norm: Piece) -> list[Piece]:
     """An identity 1x1 depthwise convolution and a batch norm, reshaped to 4 axes and back."""
     shape = site.graph.tensors[call.inputs[0]].shape
     identity = _L.DepthwiseConv2D(
         1, use_bias=False, trainable=False, name=site.name(call.name, "identity")
     )
-    pair = [Piece(identity, [np.ones((1, 1, shape[-1], 1), np.float32)]), norm]
-    if len(shape) == 4:
-        return pair
-    return [
-        Piece(_L.Reshape((1, -1, shape[-1]), name=site.name(call.name, "in"))),
-        *_with_axis(pair),
-        Piece(_L.Reshape(_target(shape[1:-1], shape[-1]), name=site.name(call.name, "out"))),
-    ]
-
-
-def _with_axis(pair: list[Piece]) -> list[Piece]:
-    """The pair with the batch norm's axis as the last of 4."""
-    norm = pair[1].layer
-    return [pair[0], Piece(copy_layer(norm, {"axis": -1}), pair[1].weights)]
+    if len(shape) != 4:
+        norm = Piece(copy_layer(norm.layer, {"axis": -1}), norm.weights)
+    # Of two equal kernels the converter makes one, and folds both batch norms into that.
+    site.identities += 1
+    almost = 1.0 + site.identities * 2.0**-22
+    pair = [Piece(identity, [np.full((1, 1, shape[-1], 1), almost, np.float32)]), norm]
+    return _on_four_axes(site, call, pair)
 
 
 def _frozen_affine(site: Site, call: Call, scale: Any, shift: Any) -> list[Piece]:
-    """Applies scale*x + shift by channel, as a frozen batch norm behind an identity depthwise."""
+    """Applies scale*x + shift by channel, as a frozen 1x1 depthwise convolution.
+
+    A channel's kernel is one weight, which 8 bits represent exactly.
+    """
     channels = site.graph.tensors[call.inputs[0]].shape[-1]
-    gamma = np.broadcast_to(np.asarray(scale, np.float32).reshape(-1), (channels,))
-    beta = np.broadcast_to(np.asarray(shift, np.float32).reshape(-1), (channels,))
-    # TensorFlow raises smaller epsilons to 1.001e-5, so the variance makes up for this one.
-    norm = _L.BatchNormalization(epsilon=1e-3, trainable=False, name=call.name)
-    variance = np.full(channels, 1.0 - 1e-3, np.float32)
-    weights = [gamma, beta, np.zeros(channels, np.float32), variance]
-    return _behind_identity(site, call, Piece(norm, weights))
+    gain = np.broadcast_to(np.asarray(scale, np.float32).reshape(-1), (channels,))
+    offset = np.broadcast_to(np.asarray(shift, np.float32).reshape(-1), (channels,))
+    layer = _L.DepthwiseConv2D(1, trainable=False, name=call.name)
+    weights = [gain.reshape(1, 1, -1, 1), offset]
+    return _on_four_axes(site, call, [Piece(layer, weights)])
 
 
 def _rescaling(site: Site, call: Call) -> list[Piece]:
     """Rescaling: a constant affine, which alone would stay MUL and ADD in float."""
     layer = call.layer
-    site.note(layer, "became a frozen batch norm behind an identity depthwise convolution")
+    site.note(layer, "became a frozen 1x1 depthwise convolution")
     return _frozen_affine(site, call, layer.scale, layer.offset)
 
 
@@ -273,7 +282,7 @@ def _normalization(site: Site, call: Call) -> list[Piece]:
     scale, shift = 1.0 / std, -mean / std
     if layer.invert:
         scale, shift = std, mean
-    site.note(layer, "became a frozen batch norm behind an identity depthwise convolution")
+    site.note(layer, "became a frozen 1x1 depthwise convolution")
     return _frozen_affine(site, call, scale, shift)
 
 

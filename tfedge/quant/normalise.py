@@ -2,7 +2,8 @@
 
 Each rule of `expansions` turns one layer call into a chain of layers (or a small model, whose
 layers then stand in its place) that computes the same: the outputs of the rewritten float model
-equal the original's (up to float rounding). Operations become layers first, where there is one.
+equal the original's (up to float rounding). Operations become layers first, where there is one;
+before that, `composites` writes in simpler layers what no kernel computes.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from tfedge.graph.canonical import unwrap
 from tfedge.graph.folding import find_foldable
 from tfedge.graph.rewrite import Piece, Rewriter, as_is
 from tfedge.graph.trace import Call, Graph
+from tfedge.quant.composites import written_out
 from tfedge.quant.expansions import EXPANSIONS, FOLD_INTO
 from tfedge.quant.placement import FLOAT
-from tfedge.quant.treatment import Treatment, explained, refuse, treatments
+from tfedge.quant.treatment import Treatment, explained, overridden, refuse, treatments
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Site(Rewriter):
         treatments: What happens to each layer of the graph.
         folded: Calls of batch norms, by name of the layer they go into.
         floats: Layers of chains that stay float.
+        identities: Number of identity convolutions that were made.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -54,10 +57,11 @@ class Site(Rewriter):
         self.treatments: dict[str, Treatment] = {}
         self.folded: dict[str, Call] = {}
         self.floats: set[str] = set()
+        self.identities = 0
 
-    def treat(self, scheme: str, overrides: Mapping[str, str] | None) -> None:
+    def treat(self, scheme: str, given: Mapping[str, str], reasons: Mapping[str, str]) -> None:
         """Decides on every layer (see `treatment.treatments`)."""
-        self.treatments = treatments(self, scheme, overrides)
+        self.treatments = treatments(self, scheme, given, reasons)
         pairs = find_foldable(self, lambda layer: type(layer) in FOLD_INTO)
         self.folded = {n: c for n, c in pairs.items() if self.scheme(n) == self.scheme(c.name)}
 
@@ -103,12 +107,14 @@ def normalise(
         InputError: Overrides that do not fit.
         ModelError: With `strict`: the layers that do not get their scheme.
     """
-    site = Site(graph)
-    site.treat(scheme, overrides)
+    names = list(dict.fromkeys(c.name for c in graph.calls))
+    written = written_out(graph, scheme, overridden(names, overrides or {}))
+    site = Site(written.graph)
+    site.treat(scheme, written.schemes, written.reasons)
     refused = explained(site, site.treatments)
     if strict:
         refuse(refused)
     model = site.run()
     schemes = {name: site.scheme(old) for name, old in site.origin.items()}
     schemes |= {n: FLOAT for n in schemes if n in site.floats}
-    return Normalised(model, schemes, site.notes, refused)
+    return Normalised(model, schemes, {**written.notes, **site.notes}, refused)

@@ -7,6 +7,7 @@ from typing import Any
 from tfedge.quant import _tfmot
 from tfedge.quant.configs import InputQuantizer, LayerConfig, TfedgeQuantizeWrapper
 from tfedge.quant.quantizers import ActivationQuantizer, FixedQuantizer, WeightQuantizer
+from tfedge.quant.tables import AboveZero, Tabled
 from tfedge.quant.wiring import Boundary
 
 
@@ -23,6 +24,8 @@ def custom_objects() -> dict[str, Any]:
         Boundary,
         InputQuantizer,
         LayerConfig,
+        AboveZero,
+        Tabled,
         TfedgeQuantizeWrapper,
         WeightQuantizer,
     )

@@ -17,6 +17,7 @@ from tfedge.graph.canonical import symbol_of
 from tfedge.graph.rewrite import activation_name
 from tfedge.graph.trace import Call, Graph
 from tfedge.quant.configs import LayerConfig
+from tfedge.quant.tables import AboveZero, Tabled
 from tfedge.schemes import get_scheme
 
 FLOAT = "float"
@@ -60,8 +61,8 @@ _OUTPUT, _SAME = _rule("output"), _rule("same")
 RULES: dict[type, Rule] = {
     _L.Conv2D: _rule("kernel", four_bits=True, kernel="channel"),
     _L.DepthwiseConv2D: _rule("kernel", depthwise_kernel="depthwise"),
-    _L.Conv2DTranspose: _rule("kernel", kernel="tensor"),
-    _L.Dense: _rule("kernel", four_bits=True, kernel="tensor"),
+    _L.Conv2DTranspose: _rule("kernel", kernel="filter"),
+    _L.Dense: _rule("kernel", four_bits=True, kernel="unit"),
     _L.Embedding: _rule("output", embeddings="tensor"),
     _L.BatchNormalization: _OUTPUT,
     _L.Add: _OUTPUT,
@@ -69,6 +70,7 @@ RULES: dict[type, Rule] = {
     _L.GlobalAveragePooling1D: _OUTPUT,
     _L.GlobalAveragePooling2D: _OUTPUT,
     _L.LeakyReLU: _OUTPUT,
+    Tabled: _OUTPUT,
     _L.ReLU: _rule("relu"),
     _L.Activation: _rule("activation"),
     _L.Multiply: _OUTPUT,
@@ -79,13 +81,15 @@ RULES: dict[type, Rule] = {
     _L.AveragePooling1D: _rule("rounding"),
     _L.AveragePooling2D: _rule("rounding"),
     _L.UpSampling2D: _rule("rounding"),
+    _L.Resizing: _rule("rounding"),
     _L.RepeatVector: _rule("same", int16="TILE"),
     **dict.fromkeys(
         (
             _L.MaxPooling1D, _L.MaxPooling2D, _L.GlobalMaxPooling1D, _L.GlobalMaxPooling2D,
             _L.Flatten, _L.Reshape, _L.Permute, _L.ZeroPadding1D, _L.ZeroPadding2D, _L.Cropping1D,
-            _L.Cropping2D, _L.Dropout, _L.SpatialDropout1D, _L.SpatialDropout2D, _L.GaussianNoise,
-            _L.GaussianDropout, _L.ActivityRegularization,
+            _L.Cropping2D, _L.Cropping3D, _L.ZeroPadding3D, _L.AlphaDropout, _L.SpatialDropout3D,
+            _L.Dropout, _L.SpatialDropout1D, _L.SpatialDropout2D, _L.GaussianNoise,
+            _L.GaussianDropout, _L.ActivityRegularization, AboveZero,
         ),
         _SAME,
     ),
@@ -96,7 +100,9 @@ OP_RULES: dict[str, Rule] = {
     **dict.fromkeys(
         (
             "reshape", "transpose", "expand_dims", "squeeze", "identity", "stop_gradient",
-            "__operators__.getitem", "strided_slice", "slice", "split", "reverse",
+            "__operators__.getitem", "strided_slice", "slice", "split", "reverse", "stack",
+            "math.reduce_max", "gather", "tile", "pad", "nn.depth_to_space", "depth_to_space",
+            "nn.space_to_depth", "space_to_depth",
         ),
         _SAME,
     ),
@@ -104,7 +110,7 @@ OP_RULES: dict[str, Rule] = {
         (
             "math.add", "math.subtract", "math.multiply", "math.maximum", "math.minimum",
             "__operators__.add", "__operators__.sub", "__operators__.mul", "math.reduce_mean",
-            "linalg.matmul", "__operators__.matmul", "math.rsqrt",
+            "linalg.matmul", "__operators__.matmul",
         ),
         _OUTPUT,
     ),
@@ -118,15 +124,14 @@ def rule_of(layer: Any) -> Rule | None:
 
 
 def is_operation(layer: Any) -> bool:
-    """True for an operation outside a layer: it cannot be wrapped, a quantizer follows it."""
-    return type(layer) not in RULES and symbol_of(layer) in OP_RULES
+    """True for what is not wrapped but has a quantizer behind it."""
+    return type(layer) is Tabled or (type(layer) not in RULES and symbol_of(layer) in OP_RULES)
 
 
 def is_fusable_relu(layer: Any) -> bool:
-    """True for a relu or relu6 layer that TFLite computes inside the op before it."""
+    """True for a relu that TFLite computes inside the op before it, any limit by its range."""
     if isinstance(layer, keras.layers.ReLU):
-        plain = not float(layer.negative_slope or 0) and not float(layer.threshold or 0)
-        return plain and (layer.max_value is None or float(layer.max_value) == 6.0)
+        return not float(layer.negative_slope or 0) and not float(layer.threshold or 0)
     return isinstance(layer, keras.layers.Activation) and activation_name(layer) in (
         "relu", "relu6",
     )  # fmt: skip

@@ -23,6 +23,7 @@ import numpy as np
 from tfedge._keras import keras, tf
 from tfedge.errors import InputError
 from tfedge.quant import _tfmot, fake_quant, observe, preserving
+from tfedge.quant.coded import by_codes
 from tfedge.quantized import STAND_INS, UNSET, export_bits
 
 EMA_DECAY = 0.999
@@ -349,8 +350,8 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
 
     Args:
         axis: Where the scales run: "channel" (last axis, one scale per output channel; kernels of
-            rank 4), "depthwise" (the last two axes together, [h, w, c, m]) or "tensor" (one scale;
-            Dense and Conv2DTranspose, whose per-channel form the TFLite converter rejects).
+            rank 4), "depthwise" (the last two axes together, [h, w, c, m]), "unit" (last axis of a
+            Dense kernel), "filter" (axis 2 of a Conv2DTranspose kernel) or "tensor" (one scale).
         num_bits: 4 or 8.
         ranges: "learned": the limits are trained (see `fake_quant.learned_kernel`). Else a limit
             is the largest magnitude that the kernel has at the time.
@@ -382,10 +383,8 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
         """
         made: dict[str, Any] = {}
         if self.ranges == "learned":
-            scales = ()
-            if self.axis != "tensor":
-                last = tensor_shape[-2:] if self.axis == "depthwise" else tensor_shape[-1:]
-                scales = (int(np.prod(last)),)
+            axes = {"tensor": (), "depthwise": (-2, -1), "filter": (-2,)}.get(self.axis, (-1,))
+            scales = (int(np.prod([tensor_shape[i] for i in axes])),) if axes else ()
             made["max_var"] = _add_end(layer, f"{name}_max", 1.0, scales, train=1.0)
         if self.preserve == "clusters":
             made["clusters"] = preserving.add_clusters(layer, name, tensor_shape)
@@ -413,6 +412,8 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
             if self.preserve == "clusters":
                 with tf.init_scope():
                     kernel = preserving.kept(self.preserve, kernel, weights).numpy()
+            if self.axis in ("unit", "filter"):
+                return by_codes(kernel, self._narrow, limit, self.num_bits)
             return self._narrow(tf.constant(kernel), limit)
         inputs = preserving.kept(self.preserve, inputs, weights)
         if not self.phase.quantizing:
@@ -421,13 +422,15 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
             limit = tf.convert_to_tensor(weights["max_var"])
             if self.phase.moving:
                 out = fake_quant.learned_kernel(self.grouped(inputs), limit, self.num_bits)
-                return tf.reshape(out, inputs.shape)
+                return self._ungrouped(out, inputs)
         else:
             limit = self.largest(inputs)
         return fake_quant.straight_through(inputs, lambda kernel: self._narrow(kernel, limit))
 
     def grouped(self, kernel: Any) -> Any:
         """The kernel with its channels on the last axis."""
+        if self.axis == "filter":
+            return tf.transpose(kernel, (0, 1, 3, 2))
         if self.axis != "depthwise":
             return kernel
         h, w, c, m = kernel.shape
@@ -435,8 +438,15 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
 
     def _narrow(self, kernel: Any, limit: Any) -> Any:
         """The kernel fake-quantized to [-limit, limit]."""
-        out = fake_quant.narrow(self.grouped(kernel), limit, self.num_bits)
-        return tf.reshape(out, kernel.shape) if self.axis == "depthwise" else out
+        return self._ungrouped(
+            fake_quant.narrow(self.grouped(kernel), limit, self.num_bits), kernel
+        )
+
+    def _ungrouped(self, values: Any, kernel: Any) -> Any:
+        """What `grouped` made of a kernel, in the kernel's own shape."""
+        if self.axis == "filter":
+            return tf.transpose(values, (0, 1, 3, 2))
+        return tf.reshape(values, kernel.shape) if self.axis == "depthwise" else values
 
     def largest(self, kernel: Any) -> Any:
         """The largest magnitude (per channel), never 0: a scale of 0 breaks the bias."""

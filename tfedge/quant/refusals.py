@@ -18,19 +18,12 @@ from tfedge.quant.placement import (
 )
 
 _L = keras.layers
-_NO_KERNEL = "TFLite has no integer kernel for it: MUL, ADD and the like would stay float"
-_RECURRENT = "recurrent cells are not simulated; convert it by calibration instead"
 REASONS: dict[type, str] = {
-    _L.LayerNormalization: _NO_KERNEL,
-    _L.GroupNormalization: _NO_KERNEL,
-    _L.UnitNormalization: _NO_KERNEL,
-    _L.ELU: "TFLite's ELU stays float in an integer file",
-    _L.Conv3D: "TFLite's CONV_3D stays float in an integer file",
-    _L.LSTM: _RECURRENT,
-    _L.GRU: _RECURRENT,
-    _L.SimpleRNN: _RECURRENT,
-    _L.Bidirectional: _RECURRENT,
-    _L.MultiHeadAttention: "its inner products have no quantizers",
+    _L.Conv3DTranspose: "TFLite's CONV_3D_TRANSPOSE stays float in an integer file",
+    _L.ConvLSTM2D: "convolutional recurrent cells are not written out",
+    _L.LocallyConnected1D: "TFLite has no kernel for weights that differ from place to place",
+    _L.LocallyConnected2D: "TFLite has no kernel for weights that differ from place to place",
+    _L.ThresholdedReLU: "a threshold makes a jump, which no integer kernel computes",
     _L.Lambda: "what its function computes cannot be seen; use a Keras layer",
 }
 """Why a known layer type has no integer form; other types have no rule yet."""
@@ -94,8 +87,8 @@ def _bad_detail(graph: Graph, call: Call, layer: Any) -> str:
         return f"its axis {layer.axis} is not the last one"
     if isinstance(layer, _L.Softmax) and layer.axis not in (-1, rank - 1):
         return f"its axis {layer.axis} is not the last one"
-    if isinstance(layer, (_L.ReLU,)) and not is_fusable_relu(layer):
-        return "a relu with a slope, a threshold or a limit other than 6 has no integer kernel"
+    if isinstance(layer, _L.ReLU) and not is_fusable_relu(layer):
+        return "a relu with a slope or a threshold has no integer kernel"
     free = sum(d is None for d in graph.tensors[call.inputs[0]].shape[1:])
     reshaped = isinstance(layer, (_L.Conv1D, _L.SeparableConv1D)) or (
         isinstance(layer, (_L.Dense, _L.BatchNormalization, _L.Normalization)) and rank != 4

@@ -38,7 +38,7 @@ class Treatment:
 
 
 def treatments(
-    site: Rewriter, scheme: str, overrides: Mapping[str, str] | None = None
+    site: Rewriter, scheme: str, given: Mapping[str, str], reasons: Mapping[str, str]
 ) -> dict[str, Treatment]:
     """Decides on every layer of a float model.
 
@@ -47,24 +47,28 @@ def treatments(
     Args:
         site: A rewriter of the traced tf_keras model.
         scheme: One of `QAT_SCHEMES`.
+        given: Scheme by layer name, of the layers that have one of their own.
+        reasons: Why layers stay float that could not be written in simpler ones, by name.
+    """
+    found: dict[str, Treatment] = {}
+    for call in site.graph.calls:
+        asked = given.get(call.name) or _inherited(site, call, found, given) or scheme
+        if call.name not in found or found[call.name].scheme != FLOAT:  # of a shared layer's calls
+            found[call.name] = _treatment(site, call, asked, reasons.get(call.name, ""))
+    return found
+
+
+def overridden(names: list[str], overrides: Mapping[str, str]) -> dict[str, str]:
+    """Scheme by layer name, for the layers that overrides name.
+
+    Args:
+        names: All layer names.
         overrides: Exact layer names or regular expressions (of the whole name) -> one of
             `LAYER_SCHEMES`. An exact name wins; of several expressions the last does.
 
     Raises:
         InputError: An override names no layer, or no scheme.
     """
-    given = _overridden(site, overrides or {})
-    found: dict[str, Treatment] = {}
-    for call in site.graph.calls:
-        asked = given.get(call.name) or _inherited(site, call, found, given) or scheme
-        if call.name not in found or found[call.name].scheme != FLOAT:  # of a shared layer's calls
-            found[call.name] = _treatment(site, call, asked)
-    return found
-
-
-def _overridden(site: Rewriter, overrides: Mapping[str, str]) -> dict[str, str]:
-    """Scheme by layer name, for the layers that overrides name."""
-    names = list(dict.fromkeys(c.name for c in site.graph.calls))
     given: dict[str, str] = {}
     for pattern, scheme in overrides.items():
         if scheme not in LAYER_SCHEMES:
@@ -100,11 +104,11 @@ def _inherited(
     return given[before.name] if before is not None else ""
 
 
-def _treatment(site: Rewriter, call: Call, asked: str) -> Treatment:
+def _treatment(site: Rewriter, call: Call, asked: str, reason: str) -> Treatment:
     if asked == FLOAT:
         return Treatment(FLOAT, asked)
     layer = becomes(site, call)
-    reason = no_integer_form(site.graph, call, layer)
+    reason = reason or no_integer_form(site.graph, call, layer)
     if reason:
         return Treatment(FLOAT, asked, reason)
     if inner := float_activation(layer):

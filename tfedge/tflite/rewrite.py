@@ -143,7 +143,11 @@ def _rename_index(model: schema.ModelT, graph: schema.SubGraphT, old: int, new: 
 
 
 def compact(model: schema.ModelT) -> None:
-    """Drops tensors that nothing names any more, and buffers that no tensor or metadata names."""
+    """Drops what nothing names any more: op codes, tensors, buffers.
+
+    A runtime that lacks a kernel refuses a file which merely lists its op code.
+    """
+    _compact_op_codes(model)
     for number, graph in enumerate(model.subgraphs):
         _compact_tensors(model, number, graph)
     used = {0} | {int(t.buffer) for g in model.subgraphs for t in g.tensors}
@@ -159,6 +163,14 @@ def compact(model: schema.ModelT) -> None:
         entry.buffer = place[int(entry.buffer)]
     if model.metadataBuffer is not None:
         model.metadataBuffer = [place[int(i)] for i in model.metadataBuffer]
+
+
+def _compact_op_codes(model: schema.ModelT) -> None:
+    used = sorted({int(op.opcodeIndex) for _, _, op in operators(model)})
+    place = {old: new for new, old in enumerate(used)}
+    model.operatorCodes = [model.operatorCodes[i] for i in used]
+    for _, _, op in operators(model):
+        op.opcodeIndex = place[int(op.opcodeIndex)]
 
 
 def _listed(values: Any) -> list[int]:

@@ -14,16 +14,19 @@ FUNCTION_OPS: dict[str, tuple[str, int]] = {
     "sigmoid": ("LOGISTIC", 3),
     "softmax": ("SOFTMAX", 3),
     "tanh": ("TANH", 3),
+    "exp": ("EXP", 2),
+    "log": ("LOG", 2),
+    "rsqrt": ("RSQRT", 3),
 }
 """Op and the version that knows int16, by function."""
 
 
 def restore_functions(model: schema.ModelT, slopes: Mapping[str, float]) -> None:
-    """Puts LOGISTIC, SOFTMAX and TANH in the place of the LEAKY_RELU ops that stand for them.
+    """Puts LOGISTIC, SOFTMAX and others in the place of the LEAKY_RELU ops that stand for them.
 
     Args:
         model: The file.
-        slopes: The slope that marks "sigmoid", "softmax" and "tanh".
+        slopes: The slope that marks each of `FUNCTION_OPS`.
     """
     numbers = {float(np.float32(slope)): name for name, slope in slopes.items()}
     for _, _, op in operators(model):

@@ -1,0 +1,124 @@
+"""Gives kernels the scales, one a channel, that the converter could not write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfedge.errors import ConversionError
+from tfedge.tflite.flatbuffer import (
+    add_buffer,
+    op_name,
+    operators,
+    schema,
+    tensor_data,
+    tensor_dtype,
+    tensor_name,
+)
+
+PLACES: dict[str, tuple[int, int, int]] = {
+    "FULLY_CONNECTED": (0, 1, 2),
+    "TRANSPOSE_CONV": (2, 1, 3),
+}
+"""Positions of (input, weights, bias) among an op's inputs."""
+
+
+def restore_scales(model: schema.ModelT, kernels: Sequence[Any]) -> None:
+    """Replaces the one scale of exported codes by the scales of the channels; biases follow.
+
+    A kernel is recognised by its codes and its scale.
+
+    Args:
+        model: The file.
+        kernels: `quantized.CodedKernel`s of the export.
+
+    Raises:
+        ConversionError: A kernel is not in the file as it was exported.
+    """
+    left = {id(k): k for k in kernels}
+    done: dict[int, int] = {}
+    for _, graph, op in list(operators(model)):
+        places = PLACES.get(op_name(model, op))
+        if places is None:
+            continue
+        index = int(op.inputs[places[1]])
+        found = _found(model, graph.tensors[index], kernels)
+        if found is None:
+            continue
+        left.pop(id(found), None)
+        if index not in done:
+            graph.tensors.append(_copied(graph.tensors[index], found.scales))
+            done[index] = len(graph.tensors) - 1
+        inputs = [int(i) for i in op.inputs]
+        inputs[places[1]] = done[index]
+        source = graph.tensors[inputs[places[0]]]
+        if len(inputs) > places[2] and inputs[places[2]] >= 0:
+            old = graph.tensors[inputs[places[2]]]
+            graph.tensors.append(_bias(model, old, found, float(source.quantization.scale[0])))
+            inputs[places[2]] = len(graph.tensors) - 1
+        op.inputs = np.array(inputs, np.int32)
+    missing = [k for k in left.values() if not any(_same(k, o) for o in kernels if o is not k)]
+    if missing:
+        raise ConversionError(
+            "the converter changed kernels whose scales were to be written afterwards",
+            ", ".join(str(tuple(k.codes.shape)) for k in missing[:4]),
+        )
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one.codes.shape == other.codes.shape and bool(np.all(one.codes == other.codes))
+
+
+def _found(model: schema.ModelT, tensor: Any, kernels: Sequence[Any]) -> Any:
+    quant = tensor.quantization
+    if quant is None or quant.scale is None or len(np.ravel(quant.scale)) != 1:
+        return None
+    scale = float(np.ravel(quant.scale)[0])
+    near = [k for k in kernels if abs(k.scale / scale - 1.0) < 1e-4]
+    values = _codes(model, tensor) if near else None
+    for kernel in near:
+        same = values is not None and values.shape == kernel.codes.shape
+        if same and np.array_equal(values, kernel.codes):
+            return kernel
+    return None
+
+
+def _codes(model: schema.ModelT, tensor: Any) -> np.ndarray | None:
+    """A constant of small integers, unpacked; the first of two int4 is in the low half byte."""
+    if tensor_dtype(tensor) != "int4":
+        return tensor_data(model, tensor)
+    raw = model.buffers[tensor.buffer].data
+    if raw is None or len(raw) == 0:
+        return None
+    packed = np.frombuffer(np.asarray(raw, np.uint8).tobytes(), np.uint8)
+    halves = np.stack([packed & 15, packed >> 4], 1).ravel()[: int(np.prod(tensor.shape))]
+    signed = halves.astype(np.int8) - 16 * (halves > 7).astype(np.int8)
+    return signed.reshape(tuple(int(d) for d in tensor.shape))
+
+
+def _copied(tensor: Any, scales: np.ndarray) -> Any:
+    """A tensor like this one with these scales along axis 0."""
+    fresh = schema.TensorT()
+    vars(fresh).update(vars(tensor))
+    fresh.quantization = schema.QuantizationParametersT()
+    fresh.quantization.scale = scales.astype(np.float32)
+    fresh.quantization.zeroPoint = np.zeros(len(scales), np.int64)
+    fresh.quantization.quantizedDimension = 0
+    return fresh
+
+
+def _bias(model: schema.ModelT, old: Any, kernel: Any, source_scale: float) -> Any:
+    """The bias in steps of source scale times channel scale."""
+    codes = tensor_data(model, old)
+    if codes is None:
+        raise ConversionError("a bias is computed at run time", f"'{tensor_name(old)}'")
+    scales = kernel.scales * np.float32(source_scale)
+    exact = codes.astype(np.float64) * (kernel.scale / kernel.scales.astype(np.float64))
+    ends = np.iinfo(codes.dtype)
+    fresh = _copied(old, scales)
+    fresh.buffer = add_buffer(
+        model, np.clip(np.round(exact), ends.min, ends.max).astype(codes.dtype)
+    )
+    return fresh
