@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,22 @@ from tfedge.quantized import CodedKernel, export
 _LEAST_SHARE = 1e-3  # Of the largest scale: biases are exported in steps of the one scale.
 
 
-def by_codes(values: np.ndarray, limit: np.ndarray, bits: int) -> Any:
-    """A kernel's codes times one number, which one scale represents exactly.
+def by_codes(kernel: Any, quantize: Callable[[Any, Any], Any], limit: Any, bits: int) -> Any:
+    """The kernel's codes times one number, which one scale represents exactly.
 
     The codes and the scales are noted down in the present export, for the file to be mended.
 
     Args:
-        values: The kernel, fake-quantized: Dense [inputs, units] or Conv2DTranspose
+        kernel: The kernel's values: Dense [inputs, units] or Conv2DTranspose
             [h, w, filters, inputs].
-        limit: Largest magnitude by channel, float32 [channels].
+        quantize: Gives the kernel fake-quantized to [-limit, limit] by channel.
+        limit: Largest values, [channels].
         bits: Of a code.
     """
     top = 2.0 ** (bits - 1) - 1.0
-    scales = limit / np.float32(top)
+    with tf.init_scope():
+        values = np.asarray(quantize(tf.convert_to_tensor(kernel), limit))
+        scales = np.asarray(limit, np.float32) / np.float32(top)
     first = -1 if values.ndim == 2 else 2
     shape = [1] * values.ndim
     shape[first] = -1

@@ -383,11 +383,8 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
         """
         made: dict[str, Any] = {}
         if self.ranges == "learned":
-            scales = ()
-            if self.axis != "tensor":
-                places = {"depthwise": slice(-2, None), "filter": slice(-2, -1)}
-                last = tensor_shape[places.get(self.axis, slice(-1, None))]
-                scales = (int(np.prod(last)),)
+            axes = {"tensor": (), "depthwise": (-2, -1), "filter": (-2,)}.get(self.axis, (-1,))
+            scales = (int(np.prod([tensor_shape[i] for i in axes])),) if axes else ()
             made["max_var"] = _add_end(layer, f"{name}_max", 1.0, scales, train=1.0)
         if self.preserve == "clusters":
             made["clusters"] = preserving.add_clusters(layer, name, tensor_shape)
@@ -416,9 +413,7 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
                 with tf.init_scope():
                     kernel = preserving.kept(self.preserve, kernel, weights).numpy()
             if self.axis in ("unit", "filter"):
-                with tf.init_scope():
-                    values = self._narrow(tf.constant(kernel), tf.constant(limit)).numpy()
-                return by_codes(values, np.asarray(limit), self.num_bits)
+                return by_codes(kernel, self._narrow, limit, self.num_bits)
             return self._narrow(tf.constant(kernel), limit)
         inputs = preserving.kept(self.preserve, inputs, weights)
         if not self.phase.quantizing:
@@ -427,7 +422,7 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
             limit = tf.convert_to_tensor(weights["max_var"])
             if self.phase.moving:
                 out = fake_quant.learned_kernel(self.grouped(inputs), limit, self.num_bits)
-                return self.ungrouped(out, inputs.shape)
+                return self._ungrouped(out, inputs)
         else:
             limit = self.largest(inputs)
         return fake_quant.straight_through(inputs, lambda kernel: self._narrow(kernel, limit))
@@ -441,16 +436,17 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
         h, w, c, m = kernel.shape
         return tf.reshape(kernel, (h, w, 1, c * m))
 
-    def ungrouped(self, kernel: Any, shape: Any) -> Any:
-        """What `grouped` gave, in the kernel's own shape."""
-        if self.axis == "filter":
-            return tf.transpose(kernel, (0, 1, 3, 2))
-        return tf.reshape(kernel, shape) if self.axis == "depthwise" else kernel
-
     def _narrow(self, kernel: Any, limit: Any) -> Any:
         """The kernel fake-quantized to [-limit, limit]."""
-        out = fake_quant.narrow(self.grouped(kernel), limit, self.num_bits)
-        return self.ungrouped(out, kernel.shape)
+        return self._ungrouped(
+            fake_quant.narrow(self.grouped(kernel), limit, self.num_bits), kernel
+        )
+
+    def _ungrouped(self, values: Any, kernel: Any) -> Any:
+        """What `grouped` made of a kernel, in the kernel's own shape."""
+        if self.axis == "filter":
+            return tf.transpose(values, (0, 1, 3, 2))
+        return tf.reshape(values, kernel.shape) if self.axis == "depthwise" else values
 
     def largest(self, kernel: Any) -> Any:
         """The largest magnitude (per channel), never 0: a scale of 0 breaks the bias."""
