@@ -99,6 +99,11 @@ def _wrong_type(name: str, wanted: str, value: Any) -> RecipeError:
     return RecipeError(f"{name} must be {wanted}", f"{value!r} ({type(value).__name__})")
 
 
+# Names of `tfedge.quant.RANGE_MODES` and of what it preserves, which need TensorFlow.
+RANGE_MODES = ("moving_average", "learned", "fixed")
+PRESERVED = ("", "sparsity", "clusters")
+
+
 def choice(default: str, choices: Mapping[str, Any] | tuple[str, ...]) -> Any:
     """A key whose value is one of a set of words."""
 
@@ -251,6 +256,28 @@ def _check_regex(name: str, pattern: str) -> None:
             f"{name} holds a pattern that is neither a name nor a regular expression",
             f"'{pattern}' ({error})",
         ) from None
+
+
+LAYER_SCHEMES = ("w8a8", "w8a16", "w4a8", "float")
+"""Names of `tfedge.quant.LAYER_SCHEMES`, which needs TensorFlow."""
+
+
+def scheme_by_layer() -> Any:
+    """A mapping of layer name or regular expression to one of `LAYER_SCHEMES`."""
+
+    def check(name: str, value: Any) -> dict[str, str]:
+        if not isinstance(value, Mapping):
+            raise _wrong_type(name, "a mapping of layer name or regex to scheme", value)
+        for pattern, scheme in value.items():
+            _check_regex(name, str(pattern))
+            if scheme not in LAYER_SCHEMES:
+                raise RecipeError(
+                    f"{name}.{pattern} is no scheme for a layer", f"'{scheme}'",
+                    did_you_mean(str(scheme), LAYER_SCHEMES),
+                )  # fmt: skip
+        return {str(pattern): str(scheme) for pattern, scheme in value.items()}
+
+    return field(default_factory=dict, metadata={"check": check})
 
 
 def sparsity_by_layer() -> Any:

@@ -244,7 +244,14 @@ class QatSpec(TrainingSpec):
     """Quantize-aware training.
 
     Attributes:
-        scheme: Scheme that is simulated: "w8a8" or "w8a16".
+        scheme: Scheme that is simulated: "w8a8", "w8a16" or "w4a8".
+        overrides: Scheme by layer name or regular expression, "float" among them.
+        strict: A layer that does not get its scheme is an error.
+        ranges: How activation ranges move: "moving_average", "learned" or "fixed".
+        preserve: "sparsity": zeros stay; "clusters": equal weights stay equal; "": neither.
+        start_step: Training steps in float before quantization begins.
+        freeze_ranges_step: Step from which ranges stay; None for never.
+        freeze_batch_norm_step: Step from which batch norm's statistics stay; None for never.
         epochs: Passes over the training data; 0 sets the ranges from calibration only.
         learning_rate: Peak of the schedule.
         calibration: Number of training samples that set the first ranges.
@@ -255,6 +262,13 @@ class QatSpec(TrainingSpec):
 
     stage: ClassVar[str] = "qat"
     scheme: str = keys.choice("w8a8", tuple(n for n, s in SCHEMES.items() if s.full_integer))
+    overrides: dict[str, str] = keys.scheme_by_layer()
+    strict: bool = keys.flag(False)
+    ranges: str = keys.choice("moving_average", keys.RANGE_MODES)
+    preserve: str = keys.choice("", keys.PRESERVED)
+    start_step: int = keys.number(0, 0, whole=True)
+    freeze_ranges_step: int | None = keys.number(None, 0, whole=True)
+    freeze_batch_norm_step: int | None = keys.number(None, 0, whole=True)
     epochs: int = keys.number(2, 0, whole=True)
     learning_rate: float = keys.number(2e-4, 0, inside=True)
     calibration: int = keys.number(256, 1, whole=True)

@@ -6,6 +6,7 @@ The command line and the pipeline both call these; nothing here knows about work
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,13 +266,46 @@ def quantize(model: Any, spec: QatSpec, training: Training, teacher: Any = None)
     from tfedge import quant
 
     samples = training.task.for_model(model).calibration(spec.calibration)
-    made = quant.quantize_aware(model, spec.scheme, calibration=samples)
+    made = simulated(model, spec, samples)
     notes = tuple(quant.report(made).notes)
     history: dict[str, list[float]] = {}
     if spec.epochs:
         learner = _with_teacher(made, teacher, spec) if spec.distill else made
-        history = training.fit(learner, spec)
+        history = training.fit(learner, spec, _schedule(spec))
     return Made(made, notes, history=history)
+
+
+def simulated(model: Any, spec: QatSpec, samples: Any = None) -> Any:
+    """The quantize-aware copy of a model that a stage trains.
+
+    What does not get its scheme is in the copy's notes, which the stage reports: no warning.
+
+    Args:
+        model: A float model.
+        spec: The stage.
+        samples: Calibration data; None for a rehearsal.
+    """
+    from tfedge import quant
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", quant.QuantizationWarning)
+        return quant.quantize_aware(
+            model,
+            spec.scheme,
+            samples,
+            overrides=spec.overrides,
+            strict=spec.strict,
+            ranges=spec.ranges if samples is not None else "moving_average",
+            preserve=spec.preserve if samples is not None else "",
+        )
+
+
+def _schedule(spec: QatSpec) -> tuple[Any, ...]:
+    """The callback for the stage's steps, where it gives any."""
+    from tfedge.quant import QatSchedule
+
+    steps = (spec.start_step, spec.freeze_ranges_step, spec.freeze_batch_norm_step)
+    return (QatSchedule(*steps),) if steps != (0, None, None) else ()
 
 
 def _with_teacher(student: Any, teacher: Any, spec: QatSpec) -> Any:

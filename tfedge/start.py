@@ -121,8 +121,6 @@ def rehearse(recipe: Recipe, start: Start) -> None:
         TfedgeError: A pattern that matches no layer, a budget that cannot be met, a layer without
             an integer form, a teacher that does not fit.
     """
-    from tfedge import quant
-
     model, plans = start.model, []
     for spec in recipe.stages:
         if isinstance(spec, PruneSpec):
@@ -131,7 +129,7 @@ def rehearse(recipe: Recipe, start: Start) -> None:
         elif isinstance(spec, DistillSpec):
             _rehearse_distill(model, plans, spec, start)
         elif isinstance(spec, QatSpec):
-            quant.quantize_aware(model, spec.scheme)
+            stages.simulated(model, spec)
 
 
 def _rehearse_distill(model: Any, plans: list[Any], spec: DistillSpec, start: Start) -> None:

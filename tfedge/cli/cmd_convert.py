@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from tfedge.cli.output import check_folder, show, write_json
+from tfedge.cli.output import check_folder, pairs, show, write_json
 from tfedge.schemes import SCHEMES, get_scheme
 
 REQUIRED = ("model", "output")
@@ -26,6 +26,12 @@ def define(values: flags.FlagValues) -> None:
         "Samples for the ranges: X.npz, a folder of images, or random:32.",
         flag_values=values,
     )
+    flags.DEFINE_multi_string(
+        "override",
+        [],
+        "Scheme of some layers of a float model, NAME=SCHEME; may be given several times.",
+        flag_values=values,
+    )
     flags.DEFINE_enum(
         "io", "int", ["int", "float"], "Inputs and outputs of integer files.", flag_values=values
     )
@@ -36,6 +42,7 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> None:
     """Converts, saves, prints a summary of the ops."""
     get_scheme(values.scheme)
+    overrides = pairs("override", values.override)
     check_folder(values.output)
     check_folder(values.certificate)
     from tfedge import api
@@ -48,6 +55,7 @@ def run(values: flags.FlagValues) -> None:
             calibration=values.calibration,
             io=values.io,
             batch=values.batch,
+            overrides=overrides,
         )
     file.save(values.output)
     write_json(values.certificate, file.certificate)

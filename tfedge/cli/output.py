@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,22 @@ def show(renderable: Any, json_path: str | None = None) -> None:
         print(renderable)
     else:
         make_console().print(renderable)
+
+
+def pairs(flag: str, given: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE flags as a dict.
+
+    Args:
+        flag: The flag's name, for the message.
+        given: Its values; the last "=" of each divides it, so that a name may hold others.
+
+    Raises:
+        InputError: One without "=", or with nothing at a side of it.
+    """
+    found = {}
+    for text in given:
+        name, sign, value = text.rpartition("=")
+        if not (sign and name and value):
+            raise InputError(f"--{flag} takes NAME=VALUE", f"'{text}'")
+        found[name] = value
+    return found
