@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from tfedge.quant.configs import custom_objects
 from tfedge.quant.qat import QAT_SCHEMES, QatReport, quantize_aware, report, to_16x8
+from tfedge.quant.quantizers import RANGE_MODES, RANGE_NAMES
+from tfedge.quant.schedule import QatSchedule
 from tfedge.quantized import is_quantized, layer_name, qat_scheme
 
 __all__ = [
     "QAT_SCHEMES",
+    "RANGE_MODES",
+    "RANGE_NAMES",
     "QatReport",
+    "QatSchedule",
     "custom_objects",
     "is_quantized",
     "layer_name",
