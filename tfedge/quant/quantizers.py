@@ -100,6 +100,11 @@ class Derived:
         return float(self.numpy())
 
 
+def above_unset(value: Any) -> Any:
+    """A little more, also in float32: a relu6's 6 must not look like a range that nothing set."""
+    return value * (1.0 + 2.0**-20)
+
+
 def set_range(low_end: Any, high_end: Any, low: float, high: float) -> None:
     """Sets both ends of an activation's range; an end that follows from the other is left out."""
     for end, value in ((low_end, low), (high_end, high)):
@@ -173,6 +178,7 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
         """Adds the range's ends to `layer`: `<name>_min` and `<name>_max`."""
         learned, most = self.ranges == "learned", self.ceiling or np.inf
+        most = above_unset(most) if self.symmetric else most
         within = (_LEAST_LEARNED, most) if learned else None
         high = _add_end(layer, f"{name}_max", UNSET[1], within=within)
         if learned and self.symmetric:
@@ -218,18 +224,20 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
         op = fake_quant.learned_relu if learned else fake_quant.clipped_relu
         return op(inputs, high, self.num_bits)
 
-    @property
-    def fuses_relu(self) -> bool:
-        """True where the quantizer can compute a relu by its range: it starts at 0 for certain."""
-        return (
-            self.nonnegative
-            and not self.symmetric
-            # A range that is not set ends at 6; set ones end where the relu does.
-            and (self.ceiling is None or self.ceiling >= UNSET[1])
-            and self.phase.quantizing
-            and observe.active() is None
-            and not export_bits()
-        )
+    def fuses_relu(self, weights: dict) -> bool:
+        """True where the quantizer can compute its relu by the range: from 0 to the relu's end.
+
+        Args:
+            weights: The quantizer's variables.
+        """
+        if not self.nonnegative or self.symmetric or not self.phase.quantizing:
+            return False
+        if observe.active() is not None or export_bits():
+            return False
+        if self.ceiling is None:
+            return True
+        with tf.init_scope():  # Training keeps to the ceiling; what a user sets may not.
+            return float(weights["max_var"].numpy()) <= self.ceiling
 
     def bounds(self, weights: dict) -> tuple[Any, Any]:
         """The range's (min, max) as tensors."""
@@ -267,7 +275,7 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
         low, high = self.bounds(weights)
         least, most = _over_replicas(least, most)
         if isinstance(weights["min_var"], Derived):
-            most = most * (1.0 + 2.0**-20)  # A relu6's 6 would look like a range not set.
+            most = above_unset(most)
         if self.symmetric:
             most = tf.maximum(most, -least / INT16_RATIO)
         first = self._is_unset(weights)
@@ -321,11 +329,17 @@ def _positive(values: Any) -> Any:
 
 
 def _over_replicas(least: Any, most: Any) -> tuple[Any, Any]:
-    """The minimum and maximum over all replicas of a distributed step."""
+    """The minimum and maximum over all replicas of a distributed step.
+
+    Each replica puts its own into its row of a matrix of zeros, whose sum over replicas holds all:
+    tf.distribute reduces by sums and means only, and gathering takes two collectives.
+    """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return least, most
-    ends = context.all_gather(tf.reshape(tf.stack([least, most]), (1, 2)), axis=0)
+    row = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync)
+    ends = row[:, None] * tf.stack([least, most])[None, :]
+    ends = context.all_reduce(tf.distribute.ReduceOp.SUM, ends)
     return tf.reduce_min(ends[:, 0]), tf.reduce_max(ends[:, 1])
 
 
@@ -345,7 +359,6 @@ class FixedQuantizer(_tfmot.Quantizer):
     def __init__(self, function: str, num_bits: int = 8, final: bool = False) -> None:
         self.function, self.num_bits, self.final = function, num_bits, final
         self.phase = Phase()
-        self.fuses_relu = False
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
         """Adds no variables."""
@@ -362,6 +375,11 @@ class FixedQuantizer(_tfmot.Quantizer):
         if self.final or not self.phase.quantizing:
             return inputs
         return fake_quant.clipped(inputs, low, high, self.num_bits)
+
+    def fuses_relu(self, weights: dict) -> bool:
+        """False: the function is not a relu."""
+        del weights
+        return False
 
     def bounds(self, weights: dict) -> tuple[float, float]:
         """The prescribed (min, max)."""

@@ -85,6 +85,7 @@ class QatSchedule(keras.callbacks.Callback):
                 "Leave freeze_batch_norm_step out",
             )  # fmt: skip
         self._enter(self._state_at(self._iterations()))
+        self.model.make_train_function(force=True)  # fit made its own before it called this.
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Changes the state where its step has come."""
