@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tfedge.quant.objects import custom_objects
 from tfedge.quant.qat import QatReport, QuantizationWarning, quantize_aware, report
+from tfedge.quant.quantizers import RANGE_MODES, RANGE_NAMES
+from tfedge.quant.schedule import QatSchedule
 from tfedge.quant.sixteen import to_16x8
 from tfedge.quant.treatment import LAYER_SCHEMES, QAT_SCHEMES
 from tfedge.quantized import is_quantized, layer_name, qat_scheme
@@ -11,8 +13,11 @@ from tfedge.quantized import is_quantized, layer_name, qat_scheme
 __all__ = [
     "LAYER_SCHEMES",
     "QAT_SCHEMES",
+    "RANGE_MODES",
+    "RANGE_NAMES",
     "QatReport",
     "QuantizationWarning",
+    "QatSchedule",
     "custom_objects",
     "is_quantized",
     "layer_name",

@@ -315,8 +315,11 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
         """Runs the layer with quantized kernels and activation, then puts its own back."""
         if training is None:
             training = keras.backend.learning_phase()
-        fused = bool(self._output_quantizers) and self._output_quantizers[0].fuses_relu
-        relu = relu_of(self.layer) if fused else None
+        relu = None
+        if self._output_quantizers and self._output_quantizers[0].fuses_relu(
+            self._output_quantizer_vars
+        ):
+            relu = relu_of(self.layer)
         if export_bits() == 16 and isinstance(self.layer, keras.layers.Concatenate):
             outputs = concatenation_stand_in(list(inputs), self.layer.axis)
         elif relu is not None and relu[0]:

@@ -8,6 +8,7 @@ pass, by the gradient op of QuantizeAndDequantizeV4, which masks by tensors of i
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,29 @@ Gradient = Callable[[Any], Any]
 
 _ABOVE_0 = 1e-37  # The least normal float32 or so: a relu has no gradient at 0.
 _ROWS = 4  # Of so many rows one is taken for the gradient of a range.
+
+
+@functools.lru_cache(maxsize=None, typed=True)
+def constant(value: Any) -> Any:
+    """A small constant that a traced function holds once, however often it is used.
+
+    Python numbers would each become an op of their own, and tracing time goes by ops.
+
+    Args:
+        value: A number or a tuple of numbers.
+    """
+    with tf.init_scope(), tf.device("CPU:0"):
+        return tf.constant(value)
+
+
+def largest(x: Any, axes: int) -> Any:
+    """The maximum over the first `axes` axes of `x`."""
+    return tf.raw_ops.Max(input=x, axis=constant(tuple(range(axes))))
+
+
+def smallest(x: Any, axes: int) -> Any:
+    """The minimum over the first `axes` axes of `x`."""
+    return tf.raw_ops.Min(input=x, axis=constant(tuple(range(axes))))
 
 
 def plain(x: Any, low: Any, high: Any, bits: int) -> Any:
@@ -35,8 +59,7 @@ def _window(upstream: Any, x: Any, low: Any, high: Any) -> Any:
 def clipped(x: Any, low: Any, high: Any, bits: int) -> Any:
     """Fake quantization whose gradient passes straight through inside the range.
 
-    dy/dx = 1 for low - s/2 <= x <= high + s/2, else 0, with s the step: what rounds to the first
-    or last code counts as inside. The range itself has no gradient.
+    dy/dx = 1 for low <= x <= high, else 0. The range itself has no gradient.
 
     Args:
         x: float32, any shape.
@@ -44,38 +67,31 @@ def clipped(x: Any, low: Any, high: Any, bits: int) -> Any:
         high: Scalar, at least 0.
         bits: 8 or 16.
     """
-    half = (high - low) * (0.5 / (2**bits - 1))
 
     @tf.custom_gradient
     def run(x: Any) -> tuple[Any, Gradient]:
-        return plain(x, low, high, bits), lambda g: _window(g, x, low - half, high + half)
+        return plain(x, low, high, bits), lambda g: _window(g, x, low, high)
 
     return run(x)
 
 
-def clipped_relu(x: Any, high: Any, ceiling: float | None, bits: int) -> Any:
+def clipped_relu(x: Any, high: Any, bits: int) -> Any:
     """Relu and fake quantization to [0, high] in one: the lower end of the range is the relu.
 
-    dy/dx = 1 for 0 < x <= high + s/2 and x < ceiling, else 0.
+    dy/dx = 1 for 0 < x <= high, else 0.
 
     Args:
         x: float32, any shape: what enters the relu.
-        high: Scalar, at most `ceiling`.
-        ceiling: Where the relu itself clips (6 for relu6), or None.
+        high: Scalar, at most where the relu itself clips (6 for relu6).
         bits: 8.
     """
 
     @tf.custom_gradient
     def run(x: Any) -> tuple[Any, Gradient]:
-        top = _relu_top(high, ceiling, bits)
-        return plain(x, 0.0, high, bits), lambda g: _window(g, x, _ABOVE_0, top)
+        y = plain(x, constant(0.0), high, bits)
+        return y, lambda g: _window(g, x, constant(_ABOVE_0), high)
 
     return run(x)
-
-
-def _relu_top(high: Any, ceiling: float | None, bits: int) -> Any:
-    top = high * (1.0 + 0.5 / (2**bits - 1))
-    return top if ceiling is None else tf.minimum(top, ceiling * (1.0 - 2.0**-24))
 
 
 def learned(x: Any, low: Any, high: Any, bits: int) -> Any:
@@ -104,10 +120,8 @@ def learned(x: Any, low: Any, high: Any, bits: int) -> Any:
 
     @tf.custom_gradient
     def run(x: Any, low: Any, high: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any, Any]]]:
-        half = (high - low) * (0.5 / (2**bits - 1))
-
         def gradient(upstream: Any) -> tuple[Any, Any, Any]:
-            dx = _window(upstream, x, low - half, high + half)
+            dx = _window(upstream, x, low, high)
             return dx, *_ends(upstream, x, (low, high), bits)
 
         return plain(x, low, high, bits), gradient
@@ -115,23 +129,22 @@ def learned(x: Any, low: Any, high: Any, bits: int) -> Any:
     return run(x, low, high)
 
 
-def learned_relu(x: Any, high: Any, ceiling: float | None, bits: int) -> Any:
+def learned_relu(x: Any, high: Any, bits: int) -> Any:
     """`clipped_relu` with the gradient of `learned` for the range's high end.
 
     Args:
         x: float32, batch first: what enters the relu.
-        high: Scalar tensor, above 0, at most `ceiling`.
-        ceiling: Where the relu itself clips (6 for relu6), or None.
+        high: Scalar tensor, above 0, at most where the relu itself clips.
         bits: 8.
     """
 
     @tf.custom_gradient
     def run(x: Any, high: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
         def gradient(upstream: Any) -> tuple[Any, Any]:
-            dx = _window(upstream, x, _ABOVE_0, _relu_top(high, ceiling, bits))
-            return dx, _ends(upstream, x, (0.0, high), bits)[1]
+            dx = _window(upstream, x, constant(_ABOVE_0), high)
+            return dx, _ends(upstream, x, (constant(0.0), high), bits)[1]
 
-        return plain(x, 0.0, high, bits), gradient
+        return plain(x, constant(0.0), high, bits), gradient
 
     return run(x, high)
 
@@ -142,8 +155,10 @@ def _ends(upstream: Any, x: Any, ends: tuple[Any, Any], bits: int) -> tuple[Any,
     steps = 2.0**bits - 1.0
     size = _sample_size(x)
     if len(x.shape) > 2:
-        first = _ROWS // 2 if (x.shape[1] or 0) > _ROWS // 2 else 0
-        x, upstream = x[:, first::_ROWS], upstream[:, first::_ROWS]
+        # tf.gather copies whole rows; a strided slice takes twenty times as long.
+        count = x.shape[1] or tf.shape(x)[1]
+        rows = tf.range(tf.minimum(_ROWS // 2, count - 1), count, _ROWS)
+        x, upstream = tf.gather(x, rows, axis=1), tf.gather(upstream, rows, axis=1)
     dx, below, above = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
         gradients=upstream, inputs=x, min=low, max=high, num_bits=bits
     )
@@ -169,7 +184,7 @@ def straight_through(w: Any, forward: Callable[[Any], Any]) -> Any:
 
     @tf.custom_gradient
     def run(w: Any) -> tuple[Any, Gradient]:
-        return forward(w), tf.identity
+        return forward(w), lambda upstream: upstream
 
     return run(w)
 

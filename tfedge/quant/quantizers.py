@@ -24,6 +24,7 @@ from tfedge._keras import keras, tf
 from tfedge.errors import InputError
 from tfedge.quant import _tfmot, fake_quant, observe, preserving
 from tfedge.quant.coded import by_codes
+from tfedge.quant.fake_quant import constant
 from tfedge.quantized import STAND_INS, UNSET, export_bits
 
 EMA_DECAY = 0.999
@@ -100,6 +101,11 @@ class Derived:
         return float(self.numpy())
 
 
+def above_unset(value: Any) -> Any:
+    """A little more, also in float32: a relu6's 6 must not look like a range that nothing set."""
+    return value * (1.0 + 2.0**-20)
+
+
 def set_range(low_end: Any, high_end: Any, low: float, high: float) -> None:
     """Sets both ends of an activation's range; an end that follows from the other is left out."""
     for end, value in ((low_end, low), (high_end, high)):
@@ -107,25 +113,26 @@ def set_range(low_end: Any, high_end: Any, low: float, high: float) -> None:
             end.assign(value)
 
 
-class _AtLeast(keras.constraints.Constraint):
-    """Keeps a learned end at or above a value (`sign` 1), or at or below its negative (-1)."""
+class _Between(keras.constraints.Constraint):
+    """Keeps a learned end of a range in an interval, after every step of the optimizer."""
 
-    def __init__(self, least: float, sign: float) -> None:
-        self._least, self._sign = least, sign
+    def __init__(self, low: float, high: float) -> None:
+        self._low, self._high = low, high
 
     def __call__(self, w: Any) -> Any:
-        return self._sign * tf.maximum(self._sign * w, self._least)
+        return tf.clip_by_value(w, self._low, self._high)
 
 
-def _add_end(layer: Any, name: str, value: float, shape: Any = (), train: float = 0.0) -> Any:
-    """A range variable. `train`: 0 for no, 1 for a positive and -1 for a negative end.
+def _add_end(
+    layer: Any, name: str, value: float, shape: Any = (), within: tuple[float, float] | None = None
+) -> Any:
+    """A range variable, trained where it has bounds to stay within.
 
     Replicas compute equal values, so that their mean is the value.
     """
-    least = _LEAST_LEARNED if train > 0 else 0.0
     options: dict[str, Any] = {"trainable": False}
-    if train:
-        options = {"trainable": True, "constraint": _AtLeast(least, train)}
+    if within is not None:
+        options = {"trainable": True, "constraint": _Between(*within)}
     else:
         options["synchronization"] = tf.VariableSynchronization.ON_READ
     return layer.add_weight(
@@ -154,7 +161,7 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
             gradients, see `fake_quant.learned`; until calibration or the first batch has set it, a
             moving average) or "fixed" (as calibrated).
         nonnegative: The values come from a relu: the range's low end is 0.
-        ceiling: Where that relu clips, or None: the range's high end is at most this.
+        ceiling: Where that relu clips, or None; nothing sets the range's high end above this.
     """
 
     def __init__(
@@ -171,12 +178,14 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
         """Adds the range's ends to `layer`: `<name>_min` and `<name>_max`."""
-        learned = self.ranges == "learned"
-        high = _add_end(layer, f"{name}_max", UNSET[1], train=1.0 if learned else 0.0)
+        learned, most = self.ranges == "learned", self.ceiling or np.inf
+        most = above_unset(most) if self.symmetric else most
+        within = (_LEAST_LEARNED, most) if learned else None
+        high = _add_end(layer, f"{name}_max", UNSET[1], within=within)
         if learned and self.symmetric:
             return {"min_var": Derived(lambda: _mirrored(high.numpy())), "max_var": high}
-        train = -1.0 if learned and not self.nonnegative else 0.0
-        return {"min_var": _add_end(layer, f"{name}_min", UNSET[0], train=train), "max_var": high}
+        within = (-np.inf, 0.0) if learned and not self.nonnegative else None
+        return {"min_var": _add_end(layer, f"{name}_min", UNSET[0], within=within), "max_var": high}
 
     def __call__(self, inputs: Any, training: Any, weights: dict, **kwargs: Any) -> Any:
         """Quantizes `inputs` (float32, any shape); moves the range where `training` is true."""
@@ -189,9 +198,10 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
             return self._exported(inputs, weights)
         low, high = self.bounds(weights)
         if self._follows(training, weights):
-            least = 0.0 if self.nonnegative else tf.minimum(tf.reduce_min(inputs), 0.0)
-            most = tf.maximum(tf.reduce_max(inputs), 0.0)
-            low, high = self._follow(weights, least, most, training)
+            least = constant(0.0)
+            if not self.nonnegative:
+                least = tf.minimum(fake_quant.smallest(inputs, len(inputs.shape)), least)
+            low, high = self._follow(weights, least, _positive(inputs), training)
         if not self.phase.quantizing:
             return inputs
         if self.ranges == "learned" and self.phase.moving:
@@ -208,31 +218,34 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
         """
         _, high = self.bounds(weights)
         if self._follows(training, weights):
-            most = tf.maximum(tf.reduce_max(inputs), 0.0)
-            most = most if self.ceiling is None else tf.minimum(most, self.ceiling)
-            _, high = self._follow(weights, 0.0, most, training)
+            most = _positive(inputs)
+            most = most if self.ceiling is None else tf.minimum(most, constant(self.ceiling))
+            _, high = self._follow(weights, constant(0.0), most, training)
         learned = self.ranges == "learned" and self.phase.moving
         op = fake_quant.learned_relu if learned else fake_quant.clipped_relu
-        return op(inputs, high, self.ceiling, self.num_bits)
+        return op(inputs, high, self.num_bits)
 
-    @property
-    def fuses_relu(self) -> bool:
-        """True where the quantizer can compute a relu by its range: it starts at 0 for certain."""
-        return (
-            self.nonnegative
-            and not self.symmetric
-            and self.phase.quantizing
-            and observe.active() is None
-            and not export_bits()
-        )
+    def fuses_relu(self, weights: dict) -> bool:
+        """True where the quantizer can compute its relu by the range: from 0 to the relu's end.
+
+        Args:
+            weights: The quantizer's variables.
+        """
+        if not self.nonnegative or self.symmetric or not self.phase.quantizing:
+            return False
+        if observe.active() is not None or export_bits():
+            return False
+        if self.ceiling is None:
+            return True
+        with tf.init_scope():  # Training keeps to the ceiling; what a user sets may not.
+            return float(weights["max_var"].numpy()) <= self.ceiling
 
     def bounds(self, weights: dict) -> tuple[Any, Any]:
         """The range's (min, max) as tensors."""
         high = tf.convert_to_tensor(weights["max_var"])
-        high = high if self.ceiling is None else tf.minimum(high, self.ceiling)
         if self.symmetric:
             return -INT16_RATIO * high, high
-        return 0.0 if self.nonnegative else tf.convert_to_tensor(weights["min_var"]), high
+        return constant(0.0) if self.nonnegative else tf.convert_to_tensor(weights["min_var"]), high
 
     def _exported(self, inputs: Any, weights: dict) -> Any:
         with tf.init_scope():
@@ -245,37 +258,56 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
         if not (self.phase.moving and (tf.is_tensor(training) or training)):
             return False
         if self.ranges == "learned" and self.phase.quantizing:
-            return float(_present(weights["max_var"])) == UNSET[1]
+            return self._is_unset(weights)
         return self.ranges != "fixed"
+
+    @staticmethod
+    def _is_unset(weights: dict) -> bool:
+        """Whether the range is tfmot's first one, while a step is traced.
+
+        A step that is traced with ranges set does not look again: that would double its small ops.
+        """
+        with tf.init_scope():
+            ends = (weights["min_var"].numpy(), weights["max_var"].numpy())
+        return (float(ends[0]), float(ends[1])) == UNSET
 
     def _follow(self, weights: dict, least: Any, most: Any, training: Any) -> tuple[Any, Any]:
         """Moves the range towards the batch's [least, most]; returns the new one."""
         low, high = self.bounds(weights)
         least, most = _over_replicas(least, most)
-        unset = tf.equal(high, UNSET[1])
         if isinstance(weights["min_var"], Derived):
-            most = most * (1.0 + 2.0**-20)  # A relu6's 6 would look like a range not set.
-        else:
-            unset = tf.logical_and(unset, tf.equal(weights["min_var"], UNSET[0]))
+            most = above_unset(most)
         if self.symmetric:
             most = tf.maximum(most, -least / INT16_RATIO)
+        first = self._is_unset(weights)
+        unset = tf.equal(high, UNSET[1]) if first else None
+        if first and not isinstance(weights["min_var"], Derived):
+            unset = tf.logical_and(unset, tf.equal(weights["min_var"], UNSET[0]))
         new_high = self._moved(high, most, unset, training)
         if self.symmetric:
             new_low = -INT16_RATIO * new_high
         elif self.nonnegative:
-            new_low = tf.constant(0.0)
+            new_low = constant(0.0)
         else:
             new_low = self._moved(low, least, unset, training)
-        set_range(weights["min_var"], weights["max_var"], new_low, new_high)
+        if first or not self.nonnegative or self.symmetric:
+            set_range(weights["min_var"], weights["max_var"], new_low, new_high)
+        else:
+            weights["max_var"].assign(new_high)
         return new_low, new_high
 
     def _moved(self, old: Any, batch: Any, unset: Any, training: Any) -> Any:
-        """The moving average of one end."""
-        share = 0.0 if self.ranges == "learned" and self.phase.quantizing else 1.0 - EMA_DECAY
+        """The moving average of one end; `unset`: None, or whether `batch` shall replace it."""
+        setting = self.ranges == "learned" and self.phase.quantizing
+        share = constant(0.0 if setting else 1.0 - EMA_DECAY)
+        if tf.is_tensor(training):
+            share = share * tf.cast(training, tf.float32)
+        moved = old + share * (batch - old)
+        if unset is None:
+            return moved
         if tf.is_tensor(training):
             unset = tf.logical_and(unset, tf.cast(training, tf.bool))
-            share = share * tf.cast(training, tf.float32)
-        return tf.where(unset, batch, old + share * (batch - old))
+        return tf.where(unset, batch, moved)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -292,12 +324,23 @@ def _mirrored(high: float) -> float:
     return UNSET[0] if high == UNSET[1] else -INT16_RATIO * high
 
 
+def _positive(values: Any) -> Any:
+    """The largest value, or 0."""
+    return tf.nn.relu(fake_quant.largest(values, len(values.shape)))
+
+
 def _over_replicas(least: Any, most: Any) -> tuple[Any, Any]:
-    """The minimum and maximum over all replicas of a distributed step."""
+    """The minimum and maximum over all replicas of a distributed step.
+
+    Each replica puts its own into its row of a matrix of zeros, whose sum over replicas holds all:
+    tf.distribute reduces by sums and means only, and gathering takes two collectives.
+    """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return least, most
-    ends = context.all_gather(tf.reshape(tf.stack([least, most]), (1, 2)), axis=0)
+    row = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync)
+    ends = row[:, None] * tf.stack([least, most])[None, :]
+    ends = context.all_reduce(tf.distribute.ReduceOp.SUM, ends)
     return tf.reduce_min(ends[:, 0]), tf.reduce_max(ends[:, 1])
 
 
@@ -317,7 +360,6 @@ class FixedQuantizer(_tfmot.Quantizer):
     def __init__(self, function: str, num_bits: int = 8, final: bool = False) -> None:
         self.function, self.num_bits, self.final = function, num_bits, final
         self.phase = Phase()
-        self.fuses_relu = False
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
         """Adds no variables."""
@@ -334,6 +376,11 @@ class FixedQuantizer(_tfmot.Quantizer):
         if self.final or not self.phase.quantizing:
             return inputs
         return fake_quant.clipped(inputs, low, high, self.num_bits)
+
+    def fuses_relu(self, weights: dict) -> bool:
+        """False: the function is not a relu."""
+        del weights
+        return False
 
     def bounds(self, weights: dict) -> tuple[float, float]:
         """The prescribed (min, max)."""
@@ -385,7 +432,8 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
         if self.ranges == "learned":
             axes = {"tensor": (), "depthwise": (-2, -1), "filter": (-2,)}.get(self.axis, (-1,))
             scales = (int(np.prod([tensor_shape[i] for i in axes])),) if axes else ()
-            made["max_var"] = _add_end(layer, f"{name}_max", 1.0, scales, train=1.0)
+            within = (_LEAST_LEARNED, np.inf)
+            made["max_var"] = _add_end(layer, f"{name}_max", 1.0, scales, within)
         if self.preserve == "clusters":
             made["clusters"] = preserving.add_clusters(layer, name, tensor_shape)
         return made
@@ -424,7 +472,7 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
                 out = fake_quant.learned_kernel(self.grouped(inputs), limit, self.num_bits)
                 return self._ungrouped(out, inputs)
         else:
-            limit = self.largest(inputs)
+            limit = self._limit(inputs)
         return fake_quant.straight_through(inputs, lambda kernel: self._narrow(kernel, limit))
 
     def grouped(self, kernel: Any) -> Any:
@@ -450,13 +498,17 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
 
     def largest(self, kernel: Any) -> Any:
         """The largest magnitude (per channel), never 0: a scale of 0 breaks the bias."""
-        size = tf.abs(self.grouped(tf.convert_to_tensor(kernel)))
+        limit = self._limit(tf.convert_to_tensor(kernel))
+        return tf.where(limit > 0.0, limit, 1.0)
+
+    def _limit(self, kernel: Any) -> Any:
+        """`largest`, but 0 for a kernel that is 0: fake quantization then gives 0."""
+        size = tf.abs(self.grouped(kernel))
+        rank = len(size.shape)
         if self.axis == "tensor":
-            limit = tf.reduce_max(size)
-            return tf.where(limit > 0.0, limit, 1.0)
-        limit = tf.reduce_max(size, axis=list(range(len(size.shape) - 1)))
-        largest = tf.reduce_max(limit)
-        return tf.maximum(limit, tf.where(largest > 0.0, _LEAST_CHANNEL * largest, 1.0))
+            return fake_quant.largest(size, rank)
+        limit = fake_quant.largest(size, rank - 1)
+        return tf.maximum(limit, constant(_LEAST_CHANNEL) * fake_quant.largest(limit, 1))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -11,9 +11,16 @@ from tfedge._keras import tf
 from tfedge.data import InputSpec, as_batches
 from tfedge.errors import InputError, ModelError
 from tfedge.quant import observe
-from tfedge.quant.configs import TfedgeQuantizeWrapper
+from tfedge.quant.configs import InputQuantizer, TfedgeQuantizeWrapper
 from tfedge.quant.preserving import check_kind, find_clusters
-from tfedge.quant.quantizers import INT16_RATIO, WeightQuantizer, check_mode, set_range
+from tfedge.quant.quantizers import (
+    INT16_RATIO,
+    Derived,
+    WeightQuantizer,
+    above_unset,
+    check_mode,
+    set_range,
+)
 from tfedge.quantized import UNSET, ranges
 
 _BATCH = 32
@@ -162,16 +169,11 @@ def nice_range(low: float, high: float, bits: int) -> tuple[float, float]:
         high = 1.0
     if bits == 16:
         high = max(-low, high)
-        high = _after(high) if high == UNSET[1] else high
+        high = above_unset(high) if high == UNSET[1] else high
         return -high * INT16_RATIO, high
     if (low, high) == UNSET:
-        high = _after(high)
+        high = above_unset(high)
     return low, high
-
-
-def _after(value: float) -> float:
-    """A little more, also in float32."""
-    return value * (1.0 + 2.0**-20)
 
 
 def copy_ranges(source: Any, target: Any) -> None:
@@ -183,9 +185,17 @@ def copy_ranges(source: Any, target: Any) -> None:
             the ranges.
     """
     for layer in source.layers:
-        target.get_layer(layer.name).set_weights(layer.get_weights())
-    for row in ranges(target):
-        if row.role != "weight":
-            low, high = float(row.low.numpy()), float(row.high.numpy())
-            low, high = nice_range(low, high, row.bits)
-            set_range(row.low, row.high, low, high)
+        other = target.get_layer(layer.name)
+        if isinstance(layer, TfedgeQuantizeWrapper):
+            layer, other = layer.layer, other.layer
+        elif isinstance(layer, InputQuantizer):
+            continue
+        other.set_weights(layer.get_weights())
+    for (*_, variables), (*_, others) in zip(_kernels(source), _kernels(target), strict=True):
+        for key, value in variables.items():
+            if not isinstance(value, Derived):
+                others[key].assign(value)
+    for old, new in zip(ranges(source), ranges(target), strict=True):
+        if new.role != "weight":
+            low, high = float(old.low.numpy()), float(old.high.numpy())
+            set_range(new.low, new.high, *nice_range(low, high, new.bits))
