@@ -218,7 +218,8 @@ def bidirectional(s: Sketch) -> list[Piece]:
         new = copy_layer(inner, {"return_state": False}, s.name(suffix))
         pair.append(s.add(new, x, weights=inner.get_weights()))
     if forward.return_sequences:
-        pair[1] = s.op(tf.reverse, "reversed", pair[1], axis=[1])
+        turned = (slice(None), slice(None, None, -1))
+        pair[1] = s.op(tf.__operators__.getitem, "turned", pair[1], turned)
     mode = layer.merge_mode
     if mode is None:
         return s.piece(pair)

@@ -166,5 +166,10 @@ class Sketch:
         return tuple(int(d) for d in x.shape[1:])
 
 
+def _covers(x: Any, y: Any) -> bool:
+    """Whether no axis of `x` is repeated when the two meet."""
+    return all(a == b or b == 1 for a, b in zip(x.shape[1:], y.shape[1:], strict=True))
+
+
 def _size(shape: Sequence[int | None]) -> int | None:
     return None if None in shape else prod(int(d or 1) for d in shape)
