@@ -107,7 +107,7 @@ def conv_3d(s: Sketch) -> list[Piece]:
     shifts = []
     for k in range(depth):
         cut = slice(k * spread, k * spread + (after - 1) * stride + 1, stride)
-        shifts.append(s.op(tf.__operators__.getitem, f"shift_{k}", x, (slice(None), cut)))
+        shifts.append(s.cut(x, (slice(None), cut), f"shift_{k}"))
     flat = [_merged_batch(s, t, f"flat_{k}") for k, t in enumerate(shifts)]
     joined = flat[0]
     if depth > 1:
@@ -308,7 +308,7 @@ def reverse(s: Sketch) -> list[Piece]:
     if 0 in axes:
         raise NoForm("it reverses the batch")
     cut = tuple(slice(None, None, -1) if a in axes else slice(None) for a in range(rank))
-    return s.piece(s.op(tf.__operators__.getitem, "turned", x, cut))
+    return s.piece(s.cut(x, cut, "turned"))
 
 
 def merge(s: Sketch) -> list[Piece]:
