@@ -308,7 +308,7 @@ OPERATIONS = {
     "x * constant": _op(MAP, lambda x: x * 0.3),
     "constant - x": _op(MAP, lambda x: 1.0 - x),
     "x / constant": _op(MAP, lambda x: x / 255.0),
-    "-x": _op(MAP, lambda x: -x),
+    "negative x": _op(MAP, lambda x: -x),
     "slice": _op(MAP, lambda x: x[:, 1:4, ::2]),
     "slice channels": _op(MAP, lambda x: x[..., :2]),
     "tf.split": _op(MAP, lambda x: tf.split(x, 2, axis=-1)),

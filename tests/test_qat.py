@@ -292,9 +292,9 @@ def test_other_refusals():
         quant.quantize_aware(half)
     gelu = keras.Sequential([keras.Input((4,)), L.Dense(2, activation="gelu", name="g")])
     quant.quantize_aware(gelu)
-    repeated = keras.Sequential([keras.Input((4,)), L.PReLU(), L.Dense(2), L.RepeatVector(2)])
-    with pytest.warns(quant.QuantizationWarning, match="as w8a8: TFLite has no int16 TILE"):
-        quant.quantize_aware(repeated, "w8a16")
+    slopes = keras.Sequential([keras.Input((4, 3)), L.PReLU(), L.Dense(2)])
+    with pytest.warns(quant.QuantizationWarning, match="as w8a8: TFLite has no int16 PRELU"):
+        quant.quantize_aware(slopes, "w8a16")
     with pytest.raises(ModelError, match="int16 GELU"):
         quant.to_16x8(quant.quantize_aware(gelu, calibration=np.ones((8, 4), "float32")))
     import keras as keras3

@@ -30,6 +30,12 @@ def hard_silu(x: Any) -> Any:
 
 
 @_register
+def gelu_tanh(x: Any) -> Any:
+    """Gelu by its tanh approximation (Hendrycks and Gimpel 2016)."""
+    return tf.nn.gelu(x, approximate=True)
+
+
+@_register
 def relu6(x: Any) -> Any:
     """min(max(x, 0), 6)."""
     return tf.nn.relu6(x)

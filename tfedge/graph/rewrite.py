@@ -137,7 +137,7 @@ class Rewriter:
         if not self.outputs.intersection(call.outputs):
             return chain
         if not chain:  # a layer that is gone, whose name is an output's
-            return [Piece(self.identity(call), None, call.name)]
+            return [Piece(self.identity(call), None, call.name, "tensor")]
         return self._keep_output_name(chain, call.name)
 
     def identity(self, call: Call) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfedge._keras import keras, tf
+from tfedge.bridge import functions
 from tfedge.graph.copying import copy_layer
 from tfedge.graph.rewrite import Piece
 from tfedge.quant.placement import FIXED_RANGE_ACTIVATIONS, FUSED_ACTIVATIONS
@@ -137,6 +138,8 @@ def form_of(function: Any, bits: int) -> Callable[[Sketch, Any], Any] | None:
         return None
     if name == "gelu":
         return _gelu if bits == 16 else None
+    if name == "gelu_tanh":
+        return _gelu_tanh if bits == 16 else None
     if name == "hard_sigmoid" and function.__module__.startswith("tf_keras"):
         return lambda s, x: _hard_sigmoid(s, x, 0.2)
     return FORMS.get(name)
@@ -220,8 +223,10 @@ def _operation(form: Callable[[Sketch, Any], Any]) -> Callable[[Sketch], list[Pi
 
 
 def _op_gelu(s: Sketch) -> list[Piece]:
-    """tf.nn.gelu(approximate=True), for 16 bits (the int8 kernel has both forms)."""
-    return s.piece(_gelu_tanh(s, s.inputs[0])) if s.bits == 16 else []
+    """tf.nn.gelu(approximate=True); the exact form is a layer in the normal form."""
+    if s.bits == 16:
+        return s.piece(_gelu_tanh(s, s.inputs[0]))
+    return s.piece(s.function(functions.gelu_tanh, s.inputs[0], "gelu"))
 
 
 def _op_log_softmax(s: Sketch) -> list[Piece]:

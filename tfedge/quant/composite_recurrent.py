@@ -72,7 +72,7 @@ class _Cell:
     def part(self, z: Any, number: int, suffix: str) -> Any:
         """Gate `number` of [batch, gates * units]."""
         cut = slice(number * self.units, (number + 1) * self.units)
-        return self.s.op(tf.__operators__.getitem, self.prefix + suffix, z, (slice(None), cut))
+        return self.s.cut(z, (slice(None), cut), self.prefix + suffix)
 
     def step(self, x: Any, states: list[Any]) -> list[Any]:
         """New states; the first is the output.
@@ -199,7 +199,7 @@ def _run(
     steps = range(int(x.shape[1]))
     first = cell is getattr(s.layer.cell, "cells", [cell])[0]  # later ones get them in that order
     for t in reversed(steps) if s.layer.go_backwards and first else steps:
-        now = s.op(tf.__operators__.getitem, f"{prefix}step", parts, (slice(None), t))
+        now = s.cut(parts, (slice(None), t), f"{prefix}step")
         states = written.step(now, states)
         outputs.append(states[0])
     return outputs, states
@@ -218,7 +218,7 @@ def bidirectional(s: Sketch) -> list[Piece]:
         new = copy_layer(inner, {"return_state": False}, s.name(suffix))
         pair.append(s.add(new, x, weights=inner.get_weights()))
     if forward.return_sequences:
-        pair[1] = s.op(tf.reverse, "reversed", pair[1], axis=[1])
+        pair[1] = s.cut(pair[1], (slice(None), slice(None, None, -1)), "turned")
     mode = layer.merge_mode
     if mode is None:
         return s.piece(pair)

@@ -107,7 +107,7 @@ def conv_3d(s: Sketch) -> list[Piece]:
     shifts = []
     for k in range(depth):
         cut = slice(k * spread, k * spread + (after - 1) * stride + 1, stride)
-        shifts.append(s.op(tf.__operators__.getitem, f"shift_{k}", x, (slice(None), cut)))
+        shifts.append(s.cut(x, (slice(None), cut), f"shift_{k}"))
     flat = [_merged_batch(s, t, f"flat_{k}") for k, t in enumerate(shifts)]
     joined = flat[0]
     if depth > 1:
@@ -278,13 +278,55 @@ def l2_normalize(s: Sketch) -> list[Piece]:
 
 
 def clip(s: Sketch) -> list[Piece]:
-    """clip_by_value with two numbers."""
+    """clip_by_value with two numbers: a relu whose range ends at their distance, shifted."""
     names = ("t", "clip_value_min", "clip_value_max")
     named = dict(zip(names, s.call.args, strict=False)) | s.call.kwargs
     low, high = named["clip_value_min"], named["clip_value_max"]
     if not all(isinstance(v, (int, float)) for v in (low, high)) or len(s.inputs) != 1:
         raise NoForm("its limits are no numbers")
-    return s.piece(s.at_least(s.at_most(s.inputs[0], high), low))
+    if not low < high:
+        raise NoForm(f"its limits {low} and {high} leave no room")
+    inner = s.affine(s.inputs[0], 1.0, -low, "from_low")
+    inner = s.add(_L.ReLU(float(high) - float(low), name=s.name("clipped")), inner)
+    return s.piece(s.affine(inner, 1.0, low, "back"))
+
+
+def repeat_vector(s: Sketch) -> list[Piece]:
+    """RepeatVector by upsampling (TILE has no int16 kernel everywhere)."""
+    (x,) = s.inputs
+    n, size = int(s.layer.n), x.shape[-1]
+    y = s.add(_L.UpSampling2D((n, 1), name=s.name("up")), s.reshape(x, (1, 1, size), "open"))
+    return s.piece(s.reshape(y, (n, size), "rows"))
+
+
+def reverse(s: Sketch) -> list[Piece]:
+    """tf.reverse by slices of stride -1 (REVERSE_V2 stays float)."""
+    (x,) = s.inputs
+    rank = len(x.shape)
+    given = s.call.kwargs.get("axis", s.call.args[1] if len(s.call.args) > 1 else None)
+    axes = [int(a) % rank for a in np.ravel(given)]
+    if 0 in axes:
+        raise NoForm("it reverses the batch")
+    cut = tuple(slice(None, None, -1) if a in axes else slice(None) for a in range(rank))
+    return s.piece(s.cut(x, cut, "turned"))
+
+
+def merge(s: Sketch) -> list[Piece]:
+    """Add and its like of more than two tensors, two by two; int16 Add that broadcasts."""
+    kind, inputs = type(s.layer), list(s.inputs)
+    shapes = {tuple(t.shape[1:]) for t in inputs}
+    broadcast = kind in (_L.Add, _L.Average) and s.bits == 16 and len(shapes) > 1
+    if len(inputs) < 3 and not broadcast:
+        return []
+    total = inputs[0]
+    for n, x in enumerate(inputs[1:]):
+        if kind in (_L.Add, _L.Average):
+            total = s.plus(total, x, f"sum_{n}")
+        else:
+            total = s.add(kind(name=s.name(f"merge_{n}")), total, x)
+    if kind is _L.Average:
+        total = s.affine(total, 1.0 / len(inputs), suffix="mean")
+    return s.piece(total)
 
 
 SHAPES: dict[type, Form] = {
@@ -298,6 +340,8 @@ SHAPES: dict[type, Form] = {
     _L.GlobalMaxPooling3D: global_pool_3d,
     _L.UpSampling3D: up_sampling_3d,
     _L.CenterCrop: center_crop,
+    _L.RepeatVector: repeat_vector,
+    **dict.fromkeys((_L.Add, _L.Average, _L.Multiply, _L.Maximum, _L.Minimum), merge),
 }
 
 SHAPE_OPS: dict[str, Form] = {
@@ -314,4 +358,5 @@ SHAPE_OPS: dict[str, Form] = {
     "math.l2_normalize": l2_normalize,
     "linalg.l2_normalize": l2_normalize,
     "clip_by_value": clip,
+    "reverse": reverse,
 }

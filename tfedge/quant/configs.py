@@ -320,7 +320,8 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
             self._output_quantizer_vars
         ):
             relu = relu_of(self.layer)
-        if export_bits() == 16 and isinstance(self.layer, keras.layers.Concatenate):
+        wide = self.quantize_config.activation_bits == 16
+        if export_bits() and wide and isinstance(self.layer, keras.layers.Concatenate):
             outputs = concatenation_stand_in(list(inputs), self.layer.axis)
         elif relu is not None and relu[0]:
             outputs = inputs

@@ -29,7 +29,7 @@ FUSED_ACTIVATIONS = ("linear", "relu", "relu6")
 FIXED_RANGE_ACTIVATIONS = ("softmax", "sigmoid", "tanh")
 """Activations whose input is quantized and whose output range TFLite fixes."""
 
-OTHER_ACTIVATIONS = ("swish", "silu", "gelu")
+OTHER_ACTIVATIONS = ("swish", "silu", "gelu", "gelu_tanh")
 """Activations with a quantized input and a quantized output."""
 
 
@@ -82,7 +82,6 @@ RULES: dict[type, Rule] = {
     _L.AveragePooling2D: _rule("rounding"),
     _L.UpSampling2D: _rule("rounding"),
     _L.Resizing: _rule("rounding"),
-    _L.RepeatVector: _rule("same", int16="TILE"),
     **dict.fromkeys(
         (
             _L.MaxPooling1D, _L.MaxPooling2D, _L.GlobalMaxPooling1D, _L.GlobalMaxPooling2D,
@@ -100,12 +99,14 @@ OP_RULES: dict[str, Rule] = {
     **dict.fromkeys(
         (
             "reshape", "transpose", "expand_dims", "squeeze", "identity", "stop_gradient",
-            "__operators__.getitem", "strided_slice", "slice", "split", "reverse", "stack",
-            "math.reduce_max", "gather", "tile", "pad", "nn.depth_to_space", "depth_to_space",
-            "nn.space_to_depth", "space_to_depth",
+            "__operators__.getitem", "strided_slice", "slice", "split", "stack",
+            "math.reduce_max", "gather", "pad",
         ),
         _SAME,
     ),
+    "tile": _rule("same", int16="TILE"),
+    **dict.fromkeys(("nn.depth_to_space", "depth_to_space"), _rule("same", int16="DEPTH_TO_SPACE")),
+    **dict.fromkeys(("nn.space_to_depth", "space_to_depth"), _rule("same", int16="SPACE_TO_DEPTH")),
     **dict.fromkeys(
         (
             "math.add", "math.subtract", "math.multiply", "math.maximum", "math.minimum",

@@ -544,9 +544,8 @@ class FileActivation:
             return inputs * gate(self._compute("sigmoid", tf.sigmoid, inputs), False, {})
         return self._compute(self.__name__, self.function, inputs)
 
-    @staticmethod
-    def _compute(name: str, function: Any, inputs: Any) -> Any:
-        if export_bits() == 16:
+    def _compute(self, name: str, function: Any, inputs: Any) -> Any:
+        if export_bits() and self.num_bits == 16:
             return tf.nn.leaky_relu(inputs, alpha=STAND_INS[name])
         return function(inputs)
 

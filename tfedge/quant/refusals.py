@@ -107,4 +107,4 @@ def no_int16_kernel(layer: Any) -> str:
     rule = rule_of(layer)
     if rule is not None and rule.int16:
         return rule.int16
-    return "GELU" if activation_name(layer) == "gelu" else ""
+    return "GELU" if activation_name(layer) in ("gelu", "gelu_tanh") else ""

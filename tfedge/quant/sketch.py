@@ -70,8 +70,11 @@ class Sketch:
     # Arithmetic -----------------------------------------------------------------------------
 
     def plus(self, x: Any, y: Any, suffix: str = "sum") -> Any:
-        """X + y of two tensors."""
-        return self.add(_L.Add(name=self.name(suffix)), x, y)
+        """The sum of two tensors; by a difference where the int16 ADD would have to broadcast."""
+        if self.bits != 16 or tuple(x.shape[1:]) == tuple(y.shape[1:]):
+            return self.add(_L.Add(name=self.name(suffix)), x, y)
+        large, small = (x, y) if _covers(x, y) else (y, x)
+        return self.minus(large, self.affine(small, -1.0, suffix="negative"), suffix)
 
     def minus(self, x: Any, y: Any, suffix: str = "minus") -> Any:
         """X - y of two tensors."""
@@ -130,6 +133,14 @@ class Sketch:
             return x
         return self.add(_L.Permute(tuple(order[1:]), name=self.name(suffix)), x)
 
+    def cut(self, x: Any, parts: Sequence[Any], suffix: str) -> Any:
+        """Slices and indices of the first axes; slices as dicts, which a file can hold."""
+        written = [
+            {"start": p.start, "stop": p.stop, "step": p.step} if isinstance(p, slice) else p
+            for p in parts
+        ]
+        return self.op(tf.__operators__.getitem, suffix, x, written)
+
     def matmul(self, x: Any, y: Any, suffix: str, transpose_b: bool = False) -> Any:
         """Product of the last two axes."""
         return self.op(tf.linalg.matmul, suffix, x, y, transpose_b=transpose_b)
@@ -164,6 +175,11 @@ class Sketch:
         if None in x.shape[1:]:
             raise NoForm("its input has an axis of free size; declare it")
         return tuple(int(d) for d in x.shape[1:])
+
+
+def _covers(x: Any, y: Any) -> bool:
+    """Whether no axis of `x` is repeated when the two meet."""
+    return all(a == b or b == 1 for a, b in zip(x.shape[1:], y.shape[1:], strict=True))
 
 
 def _size(shape: Sequence[int | None]) -> int | None:

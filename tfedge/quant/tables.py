@@ -75,7 +75,7 @@ class Tabled(Sourced):
     def call(self, inputs: Any) -> Any:
         """The function of float32 values of any shape."""
         function = _FUNCTIONS[self.function]
-        if export_bits() == 16:
+        if export_bits() and self.bits == 16:
             return tf.nn.leaky_relu(inputs, alpha=STAND_INS[self.function])
         if self.bits != 16 or export_bits():
             return function(inputs)
@@ -83,14 +83,14 @@ class Tabled(Sourced):
         return exact + tf.stop_gradient(self._interpolated(inputs) - exact)
 
     def _interpolated(self, x: Any) -> Any:
-        """The straight line between the table's points, which half of the middle's error moves."""
+        """Lines between the table's points, all but the last moved by half the middle's error."""
         function, step = _FUNCTIONS[self.function], self.step()
         width = 65535.0 / 512.0 * step
 
         def entry(index: Any) -> Any:
             left = index * width - 0.5 * step
             middle = 0.5 * (function(left) + function(left + width)) - function(left + 0.5 * width)
-            return function(left) - 0.5 * middle
+            return function(left) - tf.where(index < 256.0, 0.5 * middle, 0.0)
 
         codes = tf.round(x / step)
         index = tf.floor(codes / 128.0)

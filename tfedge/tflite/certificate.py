@@ -145,7 +145,8 @@ def _float_ops(model: Any, layers: Sequence[str], io: str, floats: frozenset[str
         if io == "float" and graph is main and _is_boundary(model, op):
             continue
         seam = flatbuffer.op_name(model, op) in ("QUANTIZE", "DEQUANTIZE")
-        if floats and (seam or behind[index] in floats):
+        # A layer that loops keeps its ops in subgraphs of its own, whose names say nothing.
+        if floats and (seam or graph is not main or behind[index] in floats):
             continue
         where = f"layer '{behind[index]}'" if graph is main and behind[index] else "no layer known"
         if graph is not main:
