@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from tfedge.quant.ends import RANGE_MODES, RANGE_NAMES
 from tfedge.quant.objects import custom_objects
 from tfedge.quant.qat import QatReport, QuantizationWarning, quantize_aware, report
-from tfedge.quant.quantizers import RANGE_MODES, RANGE_NAMES
 from tfedge.quant.schedule import QatSchedule
 from tfedge.quant.sixteen import to_16x8
 from tfedge.quant.treatment import LAYER_SCHEMES, QAT_SCHEMES

@@ -14,14 +14,9 @@ from tfedge._keras import keras, tf
 from tfedge.errors import ModelError
 from tfedge.graph.rewrite import activation_name
 from tfedge.quant import _tfmot
-from tfedge.quant.quantizers import (
-    ActivationQuantizer,
-    FileActivation,
-    FixedQuantizer,
-    Phase,
-    WeightQuantizer,
-    round_as_pooling,
-)
+from tfedge.quant.ends import Phase
+from tfedge.quant.file_arithmetic import FileActivation, round_as_pooling
+from tfedge.quant.quantizers import ActivationQuantizer, FixedQuantizer, WeightQuantizer
 from tfedge.quantized import CONCAT_SCOPE, export_bits
 
 FILE_ACTIVATIONS = ("sigmoid", "softmax", "tanh", "swish")
@@ -41,7 +36,7 @@ class Simulation:
 
     Attributes:
         weight_bits: 4 or 8.
-        ranges: One of `quantizers.RANGE_MODES`.
+        ranges: One of `ends.RANGE_MODES`.
         preserve: One of `preserving.KINDS`.
     """
 

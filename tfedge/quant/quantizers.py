@@ -14,24 +14,31 @@ tfmot's own classes are the base; what differs, and why:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tfedge._keras import keras, tf
+from tfedge._keras import tf
 from tfedge.errors import InputError
 from tfedge.quant import _tfmot, fake_quant, observe, preserving
 from tfedge.quant.coded import by_codes
+from tfedge.quant.ends import (
+    INT16_RATIO,
+    LEAST_LEARNED,
+    Derived,
+    Phase,
+    above_unset,
+    add_end,
+    check_mode,
+    over_replicas,
+    present_value,
+    set_range,
+)
 from tfedge.quant.fake_quant import constant
-from tfedge.quantized import STAND_INS, UNSET, export_bits
+from tfedge.quantized import UNSET, export_bits
 
 EMA_DECAY = 0.999
 """Share of the old range kept at each training step (tfmot's value)."""
-
-INT16_RATIO = 32768.0 / 32767.0
-"""-min/max of a 16-bit range whose zero point is exactly 0: scale = max / 32767."""
 
 FIXED_RANGES: dict[tuple[int, str], tuple[float, float]] = {
     (8, "sigmoid"): (0.0, 255.0 / 256.0),
@@ -41,112 +48,10 @@ FIXED_RANGES: dict[tuple[int, str], tuple[float, float]] = {
 }
 """Output ranges that TFLite's kernels prescribe, by bits and function."""
 
-RANGE_MODES = ("moving_average", "learned", "fixed")
-"""How activation ranges come about in training (see `quantize_aware`)."""
-
 WEIGHT_BITS = (4, 8)
 """Bits that a kernel can have."""
 
-RANGE_NAMES = ("_min:", "_max:")
-"""What the names of range variables end in, for `optimizer.exclude_from_weight_decay`."""
-
 _LEAST_CHANNEL = 1e-5  # A channel's range is at least this share of the largest channel's.
-_LEAST_LEARNED = 1e-5  # A learned range never gets narrower.
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Where a training stands; read while a training step is traced (see `QatSchedule`).
-
-    Attributes:
-        quantizing: False: the quantizer hands its input through, as in the float model.
-        moving: False: ranges stay where they are.
-    """
-
-    quantizing: bool = True
-    moving: bool = True
-
-
-def check_mode(ranges: str) -> str:
-    """The mode itself.
-
-    Raises:
-        InputError: No such mode.
-    """
-    if ranges not in RANGE_MODES:
-        raise InputError(
-            "no such way to set ranges", repr(ranges), f"Choose one of: {', '.join(RANGE_MODES)}"
-        )
-    return ranges
-
-
-class Derived:
-    """A value that follows from variables, where a `quantized.Range` has a variable.
-
-    Args:
-        compute: Gives the present value, float32.
-    """
-
-    def __init__(self, compute: Callable[[], Any]) -> None:
-        self._compute = compute
-
-    def numpy(self) -> np.ndarray:
-        """The present value, float32; scalar, or [C] per channel."""
-        return np.asarray(self._compute(), np.float32)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self.numpy().astype(dtype or np.float32)
-
-    def __float__(self) -> float:
-        return float(self.numpy())
-
-
-def above_unset(value: Any) -> Any:
-    """A little more, also in float32: a relu6's 6 must not look like a range that nothing set."""
-    return value * (1.0 + 2.0**-20)
-
-
-def set_range(low_end: Any, high_end: Any, low: float, high: float) -> None:
-    """Sets both ends of an activation's range; an end that follows from the other is left out."""
-    for end, value in ((low_end, low), (high_end, high)):
-        if not isinstance(end, Derived):
-            end.assign(value)
-
-
-class _Between(keras.constraints.Constraint):
-    """Keeps a learned end of a range in an interval, after every step of the optimizer."""
-
-    def __init__(self, low: float, high: float) -> None:
-        self._low, self._high = low, high
-
-    def __call__(self, w: Any) -> Any:
-        return tf.clip_by_value(w, self._low, self._high)
-
-
-def _add_end(
-    layer: Any, name: str, value: float, shape: Any = (), within: tuple[float, float] | None = None
-) -> Any:
-    """A range variable, trained where it has bounds to stay within.
-
-    Replicas compute equal values, so that their mean is the value.
-    """
-    options: dict[str, Any] = {"trainable": False}
-    if within is not None:
-        options = {"trainable": True, "constraint": _Between(*within)}
-    else:
-        options["synchronization"] = tf.VariableSynchronization.ON_READ
-    return layer.add_weight(
-        name, shape=shape, initializer=keras.initializers.Constant(value),
-        aggregation=tf.VariableAggregation.MEAN, experimental_autocast=False, **options,
-    )  # fmt: skip
-
-
-def _present(value: Any) -> Any:
-    """A variable's value as a constant of the graph in tracing: the converter needs constants."""
-    if not isinstance(value, (tf.Variable, Derived)):
-        return value
-    with tf.init_scope():
-        return value.numpy()
 
 
 class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
@@ -180,12 +85,12 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
         """Adds the range's ends to `layer`: `<name>_min` and `<name>_max`."""
         learned, most = self.ranges == "learned", self.ceiling or np.inf
         most = above_unset(most) if self.symmetric else most
-        within = (_LEAST_LEARNED, most) if learned else None
-        high = _add_end(layer, f"{name}_max", UNSET[1], within=within)
+        within = (LEAST_LEARNED, most) if learned else None
+        high = add_end(layer, f"{name}_max", UNSET[1], within=within)
         if learned and self.symmetric:
             return {"min_var": Derived(lambda: _mirrored(high.numpy())), "max_var": high}
         within = (-np.inf, 0.0) if learned and not self.nonnegative else None
-        return {"min_var": _add_end(layer, f"{name}_min", UNSET[0], within=within), "max_var": high}
+        return {"min_var": add_end(layer, f"{name}_min", UNSET[0], within=within), "max_var": high}
 
     def __call__(self, inputs: Any, training: Any, weights: dict, **kwargs: Any) -> Any:
         """Quantizes `inputs` (float32, any shape); moves the range where `training` is true."""
@@ -274,7 +179,7 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
     def _follow(self, weights: dict, least: Any, most: Any, training: Any) -> tuple[Any, Any]:
         """Moves the range towards the batch's [least, most]; returns the new one."""
         low, high = self.bounds(weights)
-        least, most = _over_replicas(least, most)
+        least, most = over_replicas(least, most)
         if isinstance(weights["min_var"], Derived):
             most = above_unset(most)
         if self.symmetric:
@@ -327,21 +232,6 @@ def _mirrored(high: float) -> float:
 def _positive(values: Any) -> Any:
     """The largest value, or 0."""
     return tf.nn.relu(fake_quant.largest(values, len(values.shape)))
-
-
-def _over_replicas(least: Any, most: Any) -> tuple[Any, Any]:
-    """The minimum and maximum over all replicas of a distributed step.
-
-    Each replica puts its own into its row of a matrix of zeros, whose sum over replicas holds all:
-    tf.distribute reduces by sums and means only, and gathering takes two collectives.
-    """
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return least, most
-    row = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync)
-    ends = row[:, None] * tf.stack([least, most])[None, :]
-    ends = context.all_reduce(tf.distribute.ReduceOp.SUM, ends)
-    return tf.reduce_min(ends[:, 0]), tf.reduce_max(ends[:, 1])
 
 
 class FixedQuantizer(_tfmot.Quantizer):
@@ -432,8 +322,8 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
         if self.ranges == "learned":
             axes = {"tensor": (), "depthwise": (-2, -1), "filter": (-2,)}.get(self.axis, (-1,))
             scales = (int(np.prod([tensor_shape[i] for i in axes])),) if axes else ()
-            within = (_LEAST_LEARNED, np.inf)
-            made["max_var"] = _add_end(layer, f"{name}_max", 1.0, scales, within)
+            within = (LEAST_LEARNED, np.inf)
+            made["max_var"] = add_end(layer, f"{name}_max", 1.0, scales, within)
         if self.preserve == "clusters":
             made["clusters"] = preserving.add_clusters(layer, name, tensor_shape)
         return made
@@ -456,7 +346,7 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
         if observe.active() is not None:
             return inputs
         if export_bits():
-            kernel, limit = _present(inputs), _present(weights["max_var"])
+            kernel, limit = present_value(inputs), present_value(weights["max_var"])
             if self.preserve == "clusters":
                 with tf.init_scope():
                     kernel = preserving.kept(self.preserve, kernel, weights).numpy()
@@ -518,57 +408,3 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
             "ranges": self.ranges,
             "preserve": self.preserve,
         }
-
-
-class FileActivation:
-    """A sigmoid, softmax, tanh or swish computed as the file will compute it.
-
-    In swish, x*sigmoid(x), the file quantizes the sigmoid to its prescribed range. In an export
-    with 16-bit activations an op of a free range stands for the function (see `quantized`).
-
-    Args:
-        function: The layer's own activation function.
-        num_bits: 8 or 16.
-        phase: Of the training.
-    """
-
-    def __init__(self, function: Any, num_bits: int, phase: Phase | None = None) -> None:
-        self.function, self.num_bits, self.phase = function, num_bits, phase or Phase()
-        self.__name__ = getattr(function, "__name__", type(function).__name__)
-
-    def __call__(self, inputs: Any) -> Any:
-        """The activation of `inputs` (float32, any shape)."""
-        if self.__name__ in ("swish", "silu"):
-            gate = FixedQuantizer("sigmoid", self.num_bits)
-            gate.phase = self.phase
-            return inputs * gate(self._compute("sigmoid", tf.sigmoid, inputs), False, {})
-        return self._compute(self.__name__, self.function, inputs)
-
-    def _compute(self, name: str, function: Any, inputs: Any) -> Any:
-        if export_bits() and self.num_bits == 16:
-            return tf.nn.leaky_relu(inputs, alpha=STAND_INS[name])
-        return function(inputs)
-
-
-def round_as_pooling(values: Any, quantizer: Any, variables: dict) -> Any:
-    """Rounds averages to the codes of the tensor that was averaged, as AVERAGE_POOL_2D does.
-
-    The kernel adds up signed codes and rounds the mean half away from code 0 (all of TFLite's
-    resolvers alike), where fake quantization would round half up: with 2x2 windows a quarter of
-    all means are such halves. The gradient passes straight through.
-
-    Args:
-        values: float32, any shape; means of values on the quantizer's grid.
-        quantizer: The `ActivationQuantizer` or `FixedQuantizer` of the averaged tensor.
-        variables: Its variables.
-    """
-    if observe.active() is not None or export_bits() or not quantizer.phase.quantizing:
-        return values
-    low, high = quantizer.bounds(variables)
-    levels, least = 2.0**quantizer.num_bits - 1.0, -(2.0 ** (quantizer.num_bits - 1))
-    scale = (high - low) / levels
-    zero = tf.round(least - low / scale)
-    codes = values / scale + zero
-    # Means of up to some hundred codes: a half is told from its neighbours by far more than 1e-3.
-    whole = tf.sign(codes) * tf.floor(tf.abs(codes) + 0.5 + 1e-3)
-    return values + tf.stop_gradient((whole - zero) * scale - values)

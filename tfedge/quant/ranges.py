@@ -12,15 +12,9 @@ from tfedge.data import InputSpec, as_batches
 from tfedge.errors import InputError, ModelError
 from tfedge.quant import observe
 from tfedge.quant.configs import InputQuantizer, TfedgeQuantizeWrapper
+from tfedge.quant.ends import INT16_RATIO, Derived, above_unset, check_mode, set_range
 from tfedge.quant.preserving import check_kind, find_clusters
-from tfedge.quant.quantizers import (
-    INT16_RATIO,
-    Derived,
-    WeightQuantizer,
-    above_unset,
-    check_mode,
-    set_range,
-)
+from tfedge.quant.quantizers import WeightQuantizer
 from tfedge.quantized import UNSET, ranges
 
 _BATCH = 32

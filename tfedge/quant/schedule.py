@@ -7,7 +7,7 @@ from typing import Any
 from tfedge._keras import keras
 from tfedge.errors import InputError, ModelError
 from tfedge.quant.configs import layer_quantizers
-from tfedge.quant.quantizers import Phase
+from tfedge.quant.ends import Phase
 from tfedge.quant.ranges import start_limits
 
 

@@ -1,0 +1,65 @@
+"""What TFLite's kernels compute otherwise than Keras does, for the simulation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfedge._keras import tf
+from tfedge.quant import observe
+from tfedge.quant.ends import Phase
+from tfedge.quant.quantizers import FixedQuantizer
+from tfedge.quantized import STAND_INS, export_bits
+
+
+class FileActivation:
+    """A sigmoid, softmax, tanh or swish computed as the file will compute it.
+
+    In swish, x*sigmoid(x), the file quantizes the sigmoid to its prescribed range. In an export
+    with 16-bit activations an op of a free range stands for the function (see `quantized`).
+
+    Args:
+        function: The layer's own activation function.
+        num_bits: 8 or 16.
+        phase: Of the training.
+    """
+
+    def __init__(self, function: Any, num_bits: int, phase: Phase | None = None) -> None:
+        self.function, self.num_bits, self.phase = function, num_bits, phase or Phase()
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
+
+    def __call__(self, inputs: Any) -> Any:
+        """The activation of `inputs` (float32, any shape)."""
+        if self.__name__ in ("swish", "silu"):
+            gate = FixedQuantizer("sigmoid", self.num_bits)
+            gate.phase = self.phase
+            return inputs * gate(self._compute("sigmoid", tf.sigmoid, inputs), False, {})
+        return self._compute(self.__name__, self.function, inputs)
+
+    def _compute(self, name: str, function: Any, inputs: Any) -> Any:
+        if export_bits() and self.num_bits == 16:
+            return tf.nn.leaky_relu(inputs, alpha=STAND_INS[name])
+        return function(inputs)
+
+
+def round_as_pooling(values: Any, quantizer: Any, variables: dict) -> Any:
+    """Rounds averages to the codes of the tensor that was averaged, as AVERAGE_POOL_2D does.
+
+    The kernel adds up signed codes and rounds the mean half away from code 0 (all of TFLite's
+    resolvers alike), where fake quantization would round half up: with 2x2 windows a quarter of
+    all means are such halves. The gradient passes straight through.
+
+    Args:
+        values: float32, any shape; means of values on the quantizer's grid.
+        quantizer: The `ActivationQuantizer` or `FixedQuantizer` of the averaged tensor.
+        variables: Its variables.
+    """
+    if observe.active() is not None or export_bits() or not quantizer.phase.quantizing:
+        return values
+    low, high = quantizer.bounds(variables)
+    levels, least = 2.0**quantizer.num_bits - 1.0, -(2.0 ** (quantizer.num_bits - 1))
+    scale = (high - low) / levels
+    zero = tf.round(least - low / scale)
+    codes = values / scale + zero
+    # Means of up to some hundred codes: a half is told from its neighbours by far more than 1e-3.
+    whole = tf.sign(codes) * tf.floor(tf.abs(codes) + 0.5 + 1e-3)
+    return values + tf.stop_gradient((whole - zero) * scale - values)
