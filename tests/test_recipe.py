@@ -264,6 +264,13 @@ CHANGED = {
     },
     "qat": {
         "scheme": {"scheme": "w8a16"},
+        "overrides": {"overrides": {"head": "float"}},
+        "strict": {"strict": True},
+        "ranges": {"ranges": "learned"},
+        "preserve": {"preserve": "sparsity"},
+        "start_step": {"start_step": 1},
+        "freeze_ranges_step": {"freeze_ranges_step": 1},
+        "freeze_batch_norm_step": {"freeze_batch_norm_step": 1},
         "epochs": {"epochs": 0},
         **TRAINING,
         "learning_rate": {"learning_rate": 0.5},
