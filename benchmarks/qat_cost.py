@@ -21,7 +21,8 @@ import numpy as np
 from rows import main
 
 BATCH = 32
-ROUNDS = 12
+ROUNDS = (4, 12)  # At least, and at most
+SECONDS = 150  # of CPU time after which no further round begins
 STEPS = 3  # of each model in a round
 NETS = ("resnet20@32", "mobilenet_v2_035@96", "MobileNetV2(0.35)@96", "MobileNetV2(1.0)@96")
 
@@ -109,7 +110,10 @@ def _steps(models: dict[str, Any], x: Any, y: Any) -> dict[str, tuple[float, lis
         _, cpu, _ = timed(lambda model=model: model.train_on_batch(x, y))
         found[name] = (cpu, [], [])
     del found["warm-up"]  # The first training of a process pays for what all share.
-    for _ in range(ROUNDS):
+    begun = time.process_time()
+    for count in range(ROUNDS[1]):
+        if count >= ROUNDS[0] and time.process_time() - begun > SECONDS:
+            break
         for name, model in models.items():
             _, cpu, wall = timed(
                 lambda model=model: [model.train_on_batch(x, y) for _ in range(STEPS)]
