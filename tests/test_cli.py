@@ -12,6 +12,7 @@ from tests import tiny
 from tfedge.bridge import load_model
 from tfedge.cli import cmd_compress, guard
 from tfedge.cli.main import COMMANDS, main
+from tfedge.tflite import TFLiteModel
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,6 +34,21 @@ def made(tmp_path_factory):
     assert main(["qat", f"--data={files['data']}", *arguments]) == 0
     assert main(["convert", f"--model={files['qat']}", f"--output={files['w8a8']}"]) == 0
     return files
+
+
+def test_qat_with_schemes_by_layer_and_a_schedule(made, tmp_path, capsys):
+    head = load_model(made["model"]).layers[-1].name
+    argv = [f"--model={made['model']}", f"--data={made['data']}", f"--output={tmp_path}/q.h5"]
+    argv += ["--epochs=1", f"--override={head}=float", "--ranges=learned", "--start_step=1"]
+    assert main(["qat", *argv, "--freeze_ranges_step=2"]) == 0
+    assert main(["convert", f"--model={tmp_path}/q.h5", f"--output={tmp_path}/q.tflite"]) == 0
+    file = TFLiteModel.load(tmp_path / "q.tflite")
+    assert head in file.meta["float_layers"]
+    capsys.readouterr()
+    assert main(["qat", *argv, "--override=nothing"]) != 0
+    assert "--override takes NAME=VALUE" in capsys.readouterr().err
+    assert main(["qat", *argv, "--override=haed=float"]) != 0
+    assert "names no layer" in capsys.readouterr().err
 
 
 def test_overview_is_quick_and_needs_no_tensorflow():
