@@ -48,10 +48,9 @@ class Watch(keras.callbacks.Callback):
 
 
 def snapshot(model):
-    found = {
-        f"{r.layer}/{r.role}": np.ravel([r.low, r.high]) for r in ranges(model) if r.role[0] == "o"
-    }
-    kernels = {f"{r.layer}/limit": np.array(r.high) for r in ranges(model) if r.role == "weight"}
+    rows = ranges(model)
+    found = {r.layer: [r.low.numpy(), r.high.numpy()] for r in rows if r.role == "output"}
+    kernels = {r.layer: r.high.numpy() for r in rows if r.role == "weight"}
     bn = model.get_layer("bn").get_weights()
     return {
         "ranges": found,
