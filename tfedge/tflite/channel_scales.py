@@ -78,11 +78,9 @@ def _found(model: schema.ModelT, tensor: Any, kernels: Sequence[Any]) -> Any:
     scales = np.ravel(quant.scale)  # The converter may have repeated the one for each channel.
     near = [k for k in kernels if np.all(np.abs(k.scale / scales - 1.0) < 1e-4)]
     values = _codes(model, tensor) if near else None
-    for kernel in near:
-        same = values is not None and values.shape == kernel.codes.shape
-        if same and np.array_equal(values, kernel.codes):
-            return kernel
-    return None
+    if values is None:
+        return None
+    return next((k for k in near if np.array_equal(values, k.codes)), None)
 
 
 def _codes(model: schema.ModelT, tensor: Any) -> np.ndarray | None:
