@@ -269,6 +269,24 @@ def test_layers_may_have_schemes_of_their_own(scheme):
     assert file.data == tfedge.convert(model, scheme, calibration=x, overrides=given).data
 
 
+def test_4_bit_kernels_are_in_the_file_and_agree():
+    model = zoo.randomize(network(), 5)
+    x = RNG.normal(size=(32, 12, 12, 3)).astype("float32")
+    with pytest.warns(quant.QuantizationWarning, match=r"'dw' \(DepthwiseConv2D\).*4 bits"):
+        aware = quant.quantize_aware(model, "w4a8", x)
+    file = tfedge.convert(aware, "w4a8")
+    kernels = {r.layer: r.types.split(",")[1] for r in file.certificate if "CONV" in r.op}
+    kernels |= {r.layer: r.types.split(",")[1] for r in file.certificate if "FULLY" in r.op}
+    assert kernels["r1"] == kernels["logits"] == "int4"
+    assert kernels["r6"] == "int8"  # with its batch norm folded in
+    assert [r.op for r in file.certificate].count("DEPTHWISE_CONV_2D") == 2
+    for row in tfedge.verify_ops(aware, file, x):
+        assert row.within_one == 1.0 or not row.elements, row
+    assert steps_apart(aware, file.data, {"in/put": x}).max() <= 4.01
+    with pytest.warns(quant.QuantizationWarning):
+        assert tfedge.convert(model, "w4a8", calibration=x).data == file.data
+
+
 def test_overrides_that_fit_nothing_are_refused():
     model = keras.Sequential([keras.Input((4,)), L.Dense(2, name="head")])
     with pytest.raises(InputError, match="names no layer.*'haed'.*head"):

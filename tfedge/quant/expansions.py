@@ -40,8 +40,8 @@ class Site(Protocol):
     floats: set[str]
     identities: int
 
-    def scheme(self, name: str) -> str:
-        """The scheme that a layer gets."""
+    def bits(self, name: str) -> int:
+        """Activation bits of a layer; 0 where it stays float."""
 
     def name(self, base: str, suffix: str) -> str:
         """A layer name that is not taken."""
@@ -220,7 +220,7 @@ def _batch_norm(site: Site, call: Call) -> list[Piece]:
         return []
     before = site.sole_maker(call)
     same = as_is(site, call)
-    together = before is not None and site.scheme(before.name) == site.scheme(call.name)
+    together = before is not None and site.bits(before.name) == site.bits(call.name)
     if together and type(before.layer) in _KEEP_BATCH_NORM:
         return same
     site.note(call.layer, "got an identity depthwise convolution before it to be folded into")

@@ -20,6 +20,7 @@ from tfedge.quant.composites import written_out
 from tfedge.quant.expansions import EXPANSIONS, FOLD_INTO
 from tfedge.quant.placement import FLOAT
 from tfedge.quant.treatment import Treatment, explained, overridden, refuse, treatments
+from tfedge.schemes import get_scheme
 
 
 @dataclass
@@ -63,11 +64,16 @@ class Site(Rewriter):
         """Decides on every layer (see `treatment.treatments`)."""
         self.treatments = treatments(self, scheme, given, reasons)
         pairs = find_foldable(self, lambda layer: type(layer) in FOLD_INTO)
-        self.folded = {n: c for n, c in pairs.items() if self.scheme(n) == self.scheme(c.name)}
+        self.folded = {n: c for n, c in pairs.items() if self.bits(n) == self.bits(c.name)}
 
     def scheme(self, name: str) -> str:
         """The scheme that a layer of the graph gets."""
         return self.treatments[name].scheme
+
+    def bits(self, name: str) -> int:
+        """Activation bits of a layer of the graph; 0 where it stays float."""
+        scheme = self.scheme(name)
+        return 0 if scheme == FLOAT else get_scheme(scheme).activation_bits
 
 
 def _expand(site: Rewriter, call: Call) -> list[Piece]:
