@@ -94,6 +94,49 @@ def test_an_unknown_layer_blocks_its_group_until_it_has_a_rule():
         del RULES[Doubled]
 
 
+class Gate(L.Layer):
+    def call(self, inputs):
+        t, a, b = inputs
+        return t * a + (1 - t) * b
+
+
+class MeanNorm(L.Layer):
+    def build(self, shape):
+        self.gamma = self.add_weight(name="gamma", shape=(shape[-1],), initializer="ones")
+
+    def call(self, x):
+        return self.gamma * x / (1.0 + tf.reduce_mean(tf.abs(x), -1, keepdims=True))
+
+
+def norm_rule(site):
+    channels = site.vector(-1)
+    site.bind("gamma", 0, channels)
+    site.counts(channels)
+    return site.inputs[0]
+
+
+def test_the_documented_rules_of_layers_cut_exactly():
+    i = keras.Input((5,))
+    x = Gate()([L.Dense(6, "sigmoid", name="t")(i), L.Dense(6)(i), L.Dense(6)(i)])
+    gated = keras.Model(i, L.Dense(2)(x))
+    normed = keras.Model(i, L.Dense(2)(MeanNorm()(L.Dense(6, "relu", name="t")(i))))
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    RULES.update({Gate: RULES["Add"], MeanNorm: norm_rule})
+    try:
+        analysis = analyse(gated)
+        cuts = {"t": [0, 3]}
+        want = Reference(analysis, cuts)([x])[0]
+        assert difference(outputs(cut(gated, cuts, analysis), x)[0], want) < 1e-5
+        small = cut(normed, cuts)
+    finally:
+        del RULES[Gate], RULES[MeanNorm]
+    kernels = [np.array(w) for w in normed.get_weights()]
+    h = np.maximum(x @ kernels[0] + kernels[1], 0)[:, [1, 2, 4, 5]]
+    h = kernels[2][[1, 2, 4, 5]] * h / (1 + np.abs(h).mean(-1, keepdims=True))
+    want = h @ kernels[3][[1, 2, 4, 5]] + kernels[4]
+    np.testing.assert_allclose(outputs(small, x)[0], want, rtol=1e-4, atol=1e-5)
+
+
 def test_a_subclass_inherits_the_rule_only_with_the_call():
     assert not channel_groups(with_layer(PlainConv(4, 1)))[0].blocked
     assert channel_groups(with_layer(OtherConv(4, 1)))[0].blocked
