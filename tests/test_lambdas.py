@@ -45,10 +45,39 @@ def test_the_normal_form_has_no_lambda():
     np.testing.assert_allclose(np.asarray(normal(x)), np.asarray(model(x)), rtol=1e-5)
 
 
-def test_an_output_keeps_its_lambda_and_its_name():
-    i = keras.Input((5,))
-    model = keras.Model(i, L.Lambda(lambda t: t * 2.0, name="score")(L.Dense(4, name="d")(i)))
-    assert [c.name for c in trace(model).calls] == ["d", "score"]
+@pytest.mark.parametrize("lib", [keras, keras3()], ids=["tf_keras", "keras3"])
+def test_an_output_keeps_the_name_of_its_lambda(lib):
+    i = lib.Input((5,))
+    score = lib.layers.Lambda(lambda t: t * 2.0 + t, name="score")
+    model = lib.Model(i, score(lib.layers.Dense(4, name="d")(i)))
+    assert [c.name for c in trace(model).calls][-1] == "score"
+    assert cut(model, {}).output_names == model.output_names
+    assert (
+        trace(lib.Model(i, lib.layers.Lambda(lambda t: t, name="same")(i))).calls[0].name == "same"
+    )
+
+
+@pytest.mark.parametrize("lib", [keras, keras3()], ids=["tf_keras", "keras3"])
+def test_a_lambda_at_the_end_blocks_nothing(lib):
+    """Embeddings that end in a Lambda, and a Lambda that compares them, used twice."""
+
+    def distance(t):
+        return ((t[0] - t[1]) ** 2)[:, :1] + lib.activations.relu(t[0] - t[1])[:, 1:2]
+
+    embed = lib.Sequential([lib.Input((5,)), lib.layers.Dense(6, name="d"),
+                            lib.layers.Lambda(lambda t: t * 0.5 - 1.0)])  # fmt: skip
+    a, b = lib.Input((5,), name="a"), lib.Input((5,), name="b")
+    u, v = lib.layers.Dense(8, name="wide")(embed(a)), embed(b)
+    compare = lib.layers.Lambda(distance, name="compare")
+    model = randomize(lib.Model([a, b], [lib.layers.Dense(1)(u), lib.layers.Dense(1)(v)]))
+    done = shrink(model, 0.5, round_to=1)
+    assert done.model.get_layer("d").units == 3
+    model = randomize(lib.Model([a, b], [compare([u, u]), compare([v, v])]))
+    analysis = analyse(model)
+    assert all("cannot be read" not in g.blocked for g in analysis.groups)
+    x = [np.random.default_rng(n).normal(size=(3, 5)).astype("float32") for n in (0, 1)]
+    for got, want in zip(cut(model, {}, analysis)(x), model(x), strict=True):
+        np.testing.assert_allclose(np.asarray(got), np.asarray(want), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["numbers", "foreign"])

@@ -5,7 +5,7 @@ import pytest
 
 from tests.reference import Reference, difference, random_cuts
 from tests.zoo import ZOO, build, inputs_for
-from tfedge._keras import keras, tf
+from tfedge._keras import keras, library, tf
 from tfedge.errors import ModelError, PlanError
 from tfedge.graph import RULES, along, analyse, channel_groups, cut, trace
 from tfedge.prune import shrink
@@ -94,6 +94,49 @@ def test_an_unknown_layer_blocks_its_group_until_it_has_a_rule():
         del RULES[Doubled]
 
 
+class Gate(L.Layer):
+    def call(self, inputs):
+        t, a, b = inputs
+        return t * a + (1 - t) * b
+
+
+class MeanNorm(L.Layer):
+    def build(self, shape):
+        self.gamma = self.add_weight(name="gamma", shape=(shape[-1],), initializer="ones")
+
+    def call(self, x):
+        return self.gamma * x / (1.0 + tf.reduce_mean(tf.abs(x), -1, keepdims=True))
+
+
+def norm_rule(site):
+    channels = site.vector(-1)
+    site.bind("gamma", 0, channels)
+    site.counts(channels)
+    return site.inputs[0]
+
+
+def test_the_documented_rules_of_layers_cut_exactly():
+    i = keras.Input((5,))
+    x = Gate()([L.Dense(6, "sigmoid", name="t")(i), L.Dense(6)(i), L.Dense(6)(i)])
+    gated = keras.Model(i, L.Dense(2)(x))
+    normed = keras.Model(i, L.Dense(2)(MeanNorm()(L.Dense(6, "relu", name="t")(i))))
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    RULES.update({Gate: RULES["Add"], MeanNorm: norm_rule})
+    try:
+        analysis = analyse(gated)
+        cuts = {"t": [0, 3]}
+        want = Reference(analysis, cuts)([x])[0]
+        assert difference(outputs(cut(gated, cuts, analysis), x)[0], want) < 1e-5
+        small = cut(normed, cuts)
+    finally:
+        del RULES[Gate], RULES[MeanNorm]
+    kernels = [np.array(w) for w in normed.get_weights()]
+    h = np.maximum(x @ kernels[0] + kernels[1], 0)[:, [1, 2, 4, 5]]
+    h = kernels[2][[1, 2, 4, 5]] * h / (1 + np.abs(h).mean(-1, keepdims=True))
+    want = h @ kernels[3][[1, 2, 4, 5]] + kernels[4]
+    np.testing.assert_allclose(outputs(small, x)[0], want, rtol=1e-4, atol=1e-5)
+
+
 def test_a_subclass_inherits_the_rule_only_with_the_call():
     assert not channel_groups(with_layer(PlainConv(4, 1)))[0].blocked
     assert channel_groups(with_layer(OtherConv(4, 1)))[0].blocked
@@ -150,6 +193,47 @@ def test_a_user_activation_and_regularizer_survive():
     small = cut(model, {"c": [0, 1]})
     assert small.get_layer("c").activation is bent
     assert float(small.get_layer("c").kernel_regularizer.l2) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("flavour", ["tf_keras", "keras3"])
+def test_a_regularizer_that_wants_all_channels_keeps_them(flavour):
+    lib = library(flavour)
+
+    class Square(lib.regularizers.Regularizer):  # as of the transforms of PointNet
+        def __call__(self, x):
+            return tf.reduce_sum(tf.reshape(x, (-1, 4, 4)))
+
+    class Any(lib.regularizers.Regularizer):
+        def __call__(self, x):
+            return tf.reduce_sum(tf.square(x))
+
+    i = lib.Input((5,))
+    x = lib.layers.Dense(16, activity_regularizer=Square(), name="square")(i)
+    x = lib.layers.Dense(6, activity_regularizer=Any(), name="any")(x)
+    groups = {g.name: g.blocked for g in channel_groups(lib.Model(i, lib.layers.Dense(2)(x)))}
+    assert groups["square"] == (
+        "'square' (Dense) has the activity regularizer 'Square', which wants all its channels"
+    )
+    assert not groups["any"]
+
+
+@pytest.mark.parametrize("flavour", ["tf_keras", "keras3"])
+def test_initial_values_of_the_old_shape_are_left_out(flavour, tmp_path):
+    lib = library(flavour)
+    constant = lib.initializers.Constant
+    i = lib.Input((5,), dtype="int32")
+    x = lib.layers.Embedding(10, 8, embeddings_initializer=constant(np.ones((10, 8))))(i)
+    recurrent = lib.layers.LSTM(4, kernel_initializer=constant(np.ones((8, 16)).tolist()))
+    x = lib.layers.Bidirectional(recurrent, name="both")(x)
+    x = lib.layers.Dense(6, kernel_initializer=lambda shape, dtype=None: np.ones((8, 6)))(x)
+    model = lib.Model(i, lib.layers.Dense(2, bias_initializer=constant(0.5), name="out")(x))
+    small = shrink(model, 0.5, round_to=1).model
+    assert small.get_layer("both").forward_layer.units == 2
+    assert small.get_layer("out").bias_initializer.value == 0.5
+    small.save(tmp_path / "m.keras")
+    again = lib.models.load_model(tmp_path / "m.keras")
+    x = np.arange(10).reshape(2, 5)
+    np.testing.assert_allclose(np.asarray(again(x)), np.asarray(small(x)), rtol=1e-5)
 
 
 def test_subclassed_and_unbuilt_models_are_refused():

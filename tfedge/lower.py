@@ -261,8 +261,14 @@ def _convert(frozen: Any, source: Source, spec: QuantScheme, calibration: Any) -
             raise ConversionError(
                 f"the TFLite converter cannot make a {spec.name} file of this model",
                 _reason(error, said.text()),
-                "Convert with scheme='float32' to see whether the ops are supported at all",
+                _advice(spec),
             ) from error
+
+
+def _advice(spec: QuantScheme) -> str:
+    if spec.name == "float32":
+        return "Write the operations that TFLite does not have with others"
+    return "Convert with scheme='float32' to see whether the ops are supported at all"
 
 
 def _configure(

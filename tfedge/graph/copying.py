@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tfedge._keras import flavour, library
 from tfedge.errors import ModelError
 
@@ -48,6 +50,25 @@ def _without_builds(config: Any) -> Any:
     if isinstance(config, dict):
         return {k: _without_builds(v) for k, v in config.items() if k != "build_config"}
     return [_without_builds(v) for v in config] if isinstance(config, list) else config
+
+
+def _without_values(config: Any) -> Any:
+    """Drops initial values of one shape: weights are copied, and their shapes may change."""
+    if isinstance(config, dict):
+        return {
+            k: "zeros" if k.endswith("initializer") and _is_fixed(v) else _without_values(v)
+            for k, v in config.items()
+        }
+    return [_without_values(v) for v in config] if isinstance(config, list) else config
+
+
+def _is_fixed(initializer: Any) -> bool:
+    """Whether a serialized initializer is an array, or a lambda, which no config can hold."""
+    kind = initializer.get("class_name") if isinstance(initializer, dict) else ""
+    if kind != "Constant":
+        return kind == "__lambda__"
+    value = initializer["config"].get("value", 0.0)
+    return isinstance(value, dict) or np.ndim(value) > 0  # Keras 3 writes arrays as dicts
 
 
 def copy_operation(op: Any, changes: dict[str, Any] | None = None, name: str | None = None) -> Any:
@@ -101,7 +122,7 @@ def copy_layer(layer: Any, changes: dict[str, Any] | None = None, name: str | No
         config = dict(layer.get_config())
         for key, value in (changes or {}).items():
             _set(config, key.split("."), value)
-        config = _without_builds(config)
+        config = _without_values(_without_builds(config))
         if name is not None:
             config["name"] = name
         scope = library(flavour(layer) or "tf_keras").utils.custom_object_scope

@@ -38,3 +38,20 @@ def opened(layer: Any, inputs: Any, outputs: list[Any]) -> Any:
     made = list(model.outputs)
     same = [(tuple(t.shape), t.dtype) for t in made] == [(tuple(t.shape), t.dtype) for t in outputs]
     return model if same else None
+
+
+def last_operation(model: Any) -> Any:
+    """The operation that makes the only output of an opened Lambda, to be named after it.
+
+    Args:
+        model: What `opened` returned.
+
+    Returns:
+        None where there are several outputs, or where the output is an input, or is made by a
+        model or a layer with weights, which have names of their own.
+    """
+    if len(model.outputs) != 1:
+        return None
+    last = model.outputs[0]._keras_history[0]  # the layer or operation, in both Kerases
+    own_name = getattr(last, "weights", None) or hasattr(last, "layers")
+    return None if own_name or type(last).__name__ == "InputLayer" else last

@@ -14,7 +14,7 @@ from typing import Any
 from tfedge._keras import flavour, keras, library, tf
 from tfedge.errors import ModelError
 from tfedge.graph.collection import collection_paused
-from tfedge.graph.lambdas import opened
+from tfedge.graph.lambdas import last_operation, opened
 from tfedge.graph.model_class import build_model, own_class
 
 
@@ -175,9 +175,9 @@ class _Tracer:
         self.taken: set[str] = set()
         self.keep_alive: list[Any] = []
 
-    def unique_name(self, layer: Any, prefix: str) -> str:
+    def unique_name(self, layer: Any, prefix: str, wanted: str = "") -> str:
         if id(layer) not in self.names:
-            name = layer.name
+            name = wanted or layer.name
             if name in self.taken:
                 base = f"{prefix}_{name}" if prefix else name
                 name, n = base, 1
@@ -214,11 +214,21 @@ class _Tracer:
             self.graph.structured_inputs = map_structure(lambda t: Ref(known[id(t)]), struct)
         ends = {id(t) for t in net.outputs}
         for node in _nodes(net):
-            # An output keeps the name of its layer, even of a Lambda.
             is_end = bool(ends & {id(t) for t in flatten(node.outputs)})
-            self._add(node, known, prefix, training, look_inside=not is_end)
+            self._add(node, known, prefix, training, is_end)
         struct = net._nested_outputs if hasattr(net, "_nested_outputs") else net._outputs_struct
         return map_structure(lambda t: Ref(known[id(t)]), struct)
+
+    def _inside(self, layer: Any, inputs: Any, outputs: list[Any], is_end: bool) -> Any:
+        """What a Lambda runs; an output keeps the Lambda's name. None where it stays a Lambda."""
+        inside = opened(layer, inputs, outputs)
+        if inside is None or not is_end:
+            return inside
+        last = last_operation(inside)
+        if last is None:
+            return None
+        self.unique_name(last, "", layer.name)
+        return inside
 
     def _add(
         self,
@@ -226,15 +236,14 @@ class _Tracer:
         known: dict[int, int],
         prefix: str,
         training: Any,
-        look_inside: bool = True,
+        is_end: bool,
     ) -> None:
         layer, args, kwargs, outputs = _node_parts(node)
         if training is not None and getattr(layer, "_expects_training_arg", False):
             kwargs = {"training": training, **kwargs}
         used: list[int] = []
         flat = flatten(outputs)
-        if look_inside:
-            layer = opened(layer, args[0] if args else None, flat) or layer
+        layer = self._inside(layer, args[0] if args else None, flat, is_end) or layer
 
         def to_ref(leaf: Any) -> Any:
             if id(leaf) in known and hasattr(leaf, "shape"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfedge._keras import tf
 from tfedge.errors import TfedgeError
 from tfedge.graph.labels import NEVER, Marks, unlabelled
 from tfedge.graph.registry import is_own_rule, rule_for
@@ -58,7 +59,9 @@ def _apply(site: Site) -> list[Marks]:
     issued = len(site.table.labels)
     own = is_own_rule(rule)
     try:
-        return checked(site, rule(site))
+        results = checked(site, rule(site))
+        _regularized(site, results[0])
+        return results
     except (TfedgeError, *_FAILURES) as e:
         if not own and isinstance(e, TfedgeError):
             raise
@@ -68,6 +71,21 @@ def _apply(site: Site) -> list[Marks]:
         reason = f"is used in a way that its rule does not know ({text})"
         site.block(np.arange(issued, len(site.table.labels)), reason)
         return site.block_inputs(reason)
+
+
+def _regularized(site: Site, marks: Marks) -> None:
+    """Blocks what enters a user's activity regularizer that does not run with fewer channels."""
+    function = getattr(site.layer, "activity_regularizer", None)
+    own = type(function).__module__.split(".")[0] in ("keras", "tf_keras")
+    if function is None or own or not marks.axes:
+        return
+    shape = [1, *(d or 8 for d in site.out_shapes[0][1:])]
+    smaller = [max(1, d - (a in marks.axes)) for a, d in enumerate(shape)]
+    try:
+        function(tf.zeros(smaller))
+    except Exception:  # noqa: BLE001 - whatever a user's function says of a shape
+        name = getattr(function, "__name__", type(function).__name__)
+        site.block(marks, f"has the activity regularizer '{name}', which wants all its channels")
 
 
 def checked(site: Site, result: Any) -> list[Marks]:
