@@ -184,6 +184,8 @@ def test_budgets_are_met_within_two_percent(scope, round_to, target):
 def test_budgets_out_of_reach_or_met_already():
     with pytest.raises(PlanError, match="cannot be met"):
         shrink(two_widths(), target_macs=0.3, floor=0.9)
+    with pytest.raises(InputError, match="exactly one of"):
+        shrink(two_widths(), 0.3, target_macs=0.5)
     with pytest.raises(PlanError, match="already"):
         shrink(two_widths(), target_params=10**9)
     for bad in (0, 1, -3, 1.5, "half"):

@@ -42,7 +42,8 @@ class PruneChannels(keras.callbacks.Callback):
     scores of that moment); which ones, by the scores at each update.
 
     Args:
-        sparsity: Fraction of the channels to cut, 0 < s < 1.
+        sparsity: Fraction of the channels to cut, 0 < s < 1; 0.5 where neither this nor a target
+            is given.
         importance: Name in `tfedge.prune.IMPORTANCE`; `Taylor(data)` or `Activation(data)`, which
             run on their data at each update; or a function `(group, weights) -> scores [channels]`.
         schedule: "polynomial" (complete after half of the training), "iterative" (in steps, with
@@ -74,7 +75,7 @@ class PruneChannels(keras.callbacks.Callback):
 
     def __init__(
         self,
-        sparsity: float | None = 0.5,
+        sparsity: float | None = None,
         importance: str | Importance = "l2",
         schedule: str | Schedule = "polynomial",
         round_to: int = 8,

@@ -12,6 +12,7 @@ from tfedge.prune.importance import Importance, get_importance
 
 BUDGETS = ("target_macs", "target_params", "target_bytes")
 SCOPES = ("uniform", "global")
+DEFAULT_SPARSITY = 0.5
 
 
 @dataclass(frozen=True)
@@ -117,17 +118,17 @@ def _check_target(key: str, value: Any) -> None:
 def make_request(sparsity: float | None, importance: Any, round_to: int, limits: dict) -> Request:
     """Builds a Request from a public function's arguments.
 
-    A sparsity is dropped where `limits` names a budget.
+    Without a sparsity and a budget in `limits`, half of the channels go.
 
     Raises:
-        InputError: An unknown keyword (with the nearest) or a bad value.
+        InputError: An unknown keyword (with the nearest), a bad value, or a sparsity and a budget.
     """
     known = {f.name for f in fields(Request)}
     for key in limits:
         if key not in known:
             raise InputError("unknown pruning option", f"'{key}'", did_you_mean(key, known))
-    if any(limits.get(k) is not None for k in BUDGETS):
-        sparsity = None
+    if sparsity is None and all(limits.get(k) is None for k in BUDGETS):
+        sparsity = DEFAULT_SPARSITY
     limits = dict(limits)
     limits["skip"] = _as_tuple(limits.get("skip"))
     limits["overrides"] = dict(limits.get("overrides") or {})

@@ -43,7 +43,7 @@ def require_prunable(model: Any) -> None:
 
 def shrink(
     model: Any,
-    sparsity: float | None = 0.5,
+    sparsity: float | None = None,
     importance: str | Importance = "l2",
     round_to: int = 8,
     plan: PruningPlan | str | Path | None = None,
@@ -56,13 +56,14 @@ def shrink(
 
     Args:
         model: A built functional or sequential model of either Keras; it is not changed.
-        sparsity: Fraction of the channels to cut, 0 < s < 1.
+        sparsity: Fraction of the channels to cut, 0 < s < 1; 0.5 where neither this nor a target
+            is given.
         importance: Name in `tfedge.prune.IMPORTANCE`; `Taylor(data)` or `Activation(data)`; or a
             function `(group, weights) -> scores [channels]`.
         round_to: Kept channels are a multiple of this; 1 for an exact share.
         plan: A PruningPlan, or the path of one, to apply instead of choosing anew.
         **limits: `target_macs`, `target_params` or `target_bytes` (what remains, as a fraction or
-            a number; replaces `sparsity`), `scope` ("uniform" or "global"), `floor` (fraction of
+            a number; in place of `sparsity`), `scope` ("uniform" or "global"), `floor` (fraction of
             each group that always stays), `skip` (layer names or regexes), `overrides` (sparsity by
             layer name or regex), `blocks` (names of residual blocks that go first, see
             `residual_blocks`; a target is a fraction of the whole model all the same).
