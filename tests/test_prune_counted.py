@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from tests.test_prune import data_for
+from tests.test_surgery import MeanNorm, norm_rule
 from tests.zoo import ZOO, build, inputs_for, randomize
 from tests.zoo3 import build3, inputs3
 from tfedge._keras import keras, keras3, tf
+from tfedge.graph import RULES
 from tfedge.prune import PruneChannels
 
 L = keras.layers
@@ -107,3 +109,19 @@ def test_validation_sees_the_counted_model_too():
     small.compile("sgd", "mse")
     want = small.evaluate(x, y, verbose=0)
     assert history["val_loss"][-1] == pytest.approx(want, rel=1e-4)
+
+
+def test_a_layer_that_counts_without_a_formula_is_reported():
+    i = keras.Input((5,))
+    model = keras.Model(i, L.Dense(2)(MeanNorm(name="own")(L.Dense(8, "relu", name="t")(i))))
+    model.compile("sgd", "mse")
+    pruner = PruneChannels(0.5, round_to=1)
+    RULES[MeanNorm] = norm_rule
+    try:
+        x = np.ones((8, 5), "float32")
+        model.fit(x, np.zeros((8, 2)), verbose=0, callbacks=[pruner])
+        pruner.strip()
+    finally:
+        del RULES[MeanNorm]
+    assert pruner.report.approximate == ("own",)
+    assert "counted dead channels too while fit pruned: own" in str(pruner.report)

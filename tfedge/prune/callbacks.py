@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -240,7 +241,7 @@ class PruneChannels(keras.callbacks.Callback):
         self._dead = self._choice(self._selector.scores(), self._goal)
         self.plan = self._selector.plan([np.flatnonzero(d) for d in self._dead])
         done = carry_out(self._selector.whole, self.plan, self._analysis)
-        self.report = done.report
+        self.report = replace(done.report, approximate=tuple(self._counted.left))
         return done.model
 
 

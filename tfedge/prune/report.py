@@ -18,12 +18,15 @@ class PruningReport:
         macs: Multiply-accumulates (before, after).
         groups: (name, channels before, channels after, note) of every group.
         skipped: Notes of the groups that lost nothing, with the reason.
+        approximate: Layers that count channels and counted the dead ones too while `fit` pruned,
+            because there is no formula for them: there the masked model was not yet the cut one.
     """
 
     params: tuple[int, int]
     macs: tuple[int, int]
     groups: tuple[tuple[str, int, int, str], ...]
     skipped: tuple[str, ...]
+    approximate: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """A small table."""
@@ -36,6 +39,9 @@ class PruningReport:
         width = max((len(g[0]) for g in self.groups), default=0)
         for name, before, after, note in self.groups:
             lines.append(f"  {name:<{width}}  {before:>5} -> {after:>5}  {note}".rstrip())
+        if self.approximate:
+            names = ", ".join(self.approximate)
+            lines.append(f"counted dead channels too while fit pruned: {names}")
         return "\n".join(lines)
 
 
