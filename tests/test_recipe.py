@@ -99,6 +99,8 @@ def test_misspelt_key_names_the_place_and_the_right_key():
         ({"stage": "qat", "overrides": {"head": "flaot"}}, "Did you mean 'float'?"),
         ({"stage": "qat", "overrides": {"(": "float"}}, "neither a name nor a regular expression"),
         ({"stage": "qat", "overrides": "float"}, "a mapping of layer name or regex to scheme"),
+        ({"stage": "qat", "epochs": 0, "start_step": 5}, "need training"),
+        ({"stage": "qat", "start_step": 9, "freeze_ranges_step": 5}, "before quantization begins"),
         ({"stage": "qat", "ranges": "learnt"}, "Did you mean 'learned'?"),
         ({"stage": "qat", "freeze_ranges_step": -1}, "freeze_ranges_step must be 0 or more"),
         ({"stage": "convert", "schemes": ["w8a9"]}, "Did you mean 'w8a8'?"),

@@ -276,6 +276,17 @@ class QatSpec(TrainingSpec):
     temperature: float | dict[str, Any] = keys.temperature(2.0)
     alpha: float = keys.number(0.7, 0, 1)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        steps = (self.freeze_ranges_step, self.freeze_batch_norm_step)
+        if not self.epochs and (self.start_step or steps != (None, None)):
+            raise RecipeError("steps of a qat stage need training", "epochs: 0", "Leave them out")
+        if self.freeze_ranges_step is not None and self.freeze_ranges_step < self.start_step:
+            raise RecipeError(
+                "ranges cannot be frozen before quantization begins",
+                f"start_step: {self.start_step}, freeze_ranges_step: {self.freeze_ranges_step}",
+            )
+
 
 @dataclass(frozen=True)
 class ConvertSpec(StageSpec):

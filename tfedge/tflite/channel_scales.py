@@ -17,12 +17,10 @@ from tfedge.tflite.flatbuffer import (
     tensor_dtype,
     tensor_name,
 )
+from tfedge.tflite.rewrite import BIAS_OPS
 
-PLACES: dict[str, tuple[int, int, int]] = {
-    "FULLY_CONNECTED": (0, 1, 2),
-    "TRANSPOSE_CONV": (2, 1, 3),
-}
-"""Positions of (input, weights, bias) among an op's inputs."""
+OPS = ("FULLY_CONNECTED", "TRANSPOSE_CONV")
+"""Ops whose kernels are exported as codes."""
 
 
 def restore_scales(model: schema.ModelT, kernels: Sequence[Any]) -> None:
@@ -40,9 +38,10 @@ def restore_scales(model: schema.ModelT, kernels: Sequence[Any]) -> None:
     left = {id(k): k for k in kernels}
     done: dict[int, int] = {}
     for _, graph, op in list(operators(model)):
-        places = PLACES.get(op_name(model, op))
-        if places is None:
+        name = op_name(model, op)
+        if name not in OPS:
             continue
+        places = BIAS_OPS[name]
         index = int(op.inputs[places[1]])
         found = _found(model, graph.tensors[index], kernels)
         if found is None:
