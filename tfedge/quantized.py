@@ -164,6 +164,14 @@ def is_quantized(model: Any) -> bool:
     return any(_is_wrapper(x) or _is_quantizer(x) for x in all_layers(model))
 
 
+def foreign_quantizers(model: Any) -> list[str]:
+    """Names of the quantizing layers that are not tfedge's."""
+    if not hasattr(model, "layers"):
+        return []
+    own = [x for x in all_layers(model) if _is_wrapper(x) or _is_quantizer(x)]
+    return [x.name for x in own if not type(x).__module__.startswith("tfedge.")]
+
+
 def layer_name(layer: Any) -> str:
     """The name that a layer has in the float model: without the wrapper's "quant_"."""
     return layer.layer.name if _is_wrapper(layer) else layer.name

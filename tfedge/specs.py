@@ -356,7 +356,7 @@ REFUSED_ORDER: dict[tuple[str, str], str] = {
     ("prune", "train"): _BASELINE + "; to recover after pruning use prune's epochs or distill",
     ("distill", "train"): _BASELINE,
     ("qat", "train"): _BASELINE,
-    ("qat", "prune"): "cutting channels throws away the ranges that quantize-aware training found",
+    ("qat", "prune"): "what is pruned has to be trained and quantized again; prune first",
     ("qat", "distill"): "float training throws the quantize-aware training away; "
     "set distill: true in the qat stage instead",
     ("qat", "qat"): "the model is quantize-aware already; raise its epochs instead",

@@ -16,13 +16,16 @@ def custom_objects_of(layer: Any) -> dict[str, Any]:
     A user's activation or regulariser is serialised by name; rebuilding the layer needs the object
     itself, which the layer still holds.
     """
-    found: dict[str, Any] = {}
+    inside = getattr(layer, "layer", None)  # of a wrapper
+    found = {} if inside is None or inside is layer else custom_objects_of(inside)
     for value in vars(layer).values():
-        if isinstance(value, type) or not callable(value):
+        if isinstance(value, type) or not (callable(value) or hasattr(value, "get_config")):
             continue
         name = getattr(value, "__name__", None)
         if name and not hasattr(value, "get_config"):
-            found[name] = value
+            # Keras looks up every string of a config here: its own functions must not be found.
+            if str(getattr(value, "__module__", "")).split(".")[0] not in ("keras", "tf_keras"):
+                found[name] = value
         elif flavour(value) is not None or not type(value).__module__.startswith("builtins"):
             found[type(value).__name__] = type(value)
     return found

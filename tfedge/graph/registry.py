@@ -10,6 +10,7 @@ import numpy as np
 from tfedge.graph import rules as r
 from tfedge.graph import rules_attention as a
 from tfedge.graph import rules_norm as n
+from tfedge.graph import rules_quantized as q
 from tfedge.graph import rules_recurrent as s
 from tfedge.graph.labels import Marks
 from tfedge.graph.op_tables import KERAS_OPS, TF_OPS
@@ -23,8 +24,8 @@ def _many(rule: Rule, names: str) -> dict[str | type, Rule]:
     return dict.fromkeys(names.split(), rule)
 
 
-# Keys are class names for Keras' own layers of either flavour, "op.X" for Keras 3 operations,
-# "tf.x" for TensorFlow functions in tf_keras models, and classes for a user's own layers.
+# Keys are class names for the own layers of either Keras and of tfedge, "op.X" for Keras 3
+# operations, "tf.x" for TensorFlow functions in tf_keras models, and classes for a user's layers.
 RULES: dict[str | type, Rule] = {
     **_many(r.conv, "Conv1D Conv2D Conv3D"),
     **_many(r.conv_transpose, "Conv1DTranspose Conv2DTranspose Conv3DTranspose"),
@@ -87,6 +88,8 @@ RULES: dict[str | type, Rule] = {
     **_many(a.dot_layer, "Dot"),
     **_many(einsum_dense, "EinsumDense"),
     **_many(r.lambda_layer, "Lambda"),
+    **_many(q.wrapped, "TfedgeQuantizeWrapper"),
+    **_many(q.same, "InputQuantizer Boundary Tabled AboveZero"),
     **{f"op.{name}": rule for name, rule in KERAS_OPS.items()},
     **{f"tf.{name}": rule for name, rule in TF_OPS.items()},
 }
@@ -114,7 +117,7 @@ def rule_for(layer: Any) -> Rule:
         if base in RULES:
             return RULES[base]
         root = base.__module__.split(".")[0]
-        if root in ("tf_keras", "keras") and base.__name__ in RULES:
+        if root in ("tf_keras", "keras", "tfedge") and base.__name__ in RULES:
             if getattr(base, "call", None) is getattr(type(layer), "call", None):
                 return RULES[base.__name__]
             return r.unknown

@@ -231,8 +231,22 @@ class Site:
             ModelError: The labels do not fit the weight (a wrong rule).
         """
         variable, number = self._weight(weight)
-        if variable is None:
-            return
+        if variable is not None:
+            self._bind(variable, number, weight, axis, labels, role)
+
+    def bind_variable(self, variable: Any, name: str, labels: np.ndarray) -> None:
+        """Binds the only axis of a vector that no attribute of the layer holds; see `bind`.
+
+        Args:
+            variable: One of the layer's weights.
+            name: What plans and reports call it.
+            labels: As long as the vector.
+        """
+        self._bind(variable, self._number(variable), name, 0, labels, "through")
+
+    def _bind(
+        self, variable: Any, number: int | None, weight: str, axis: int, labels: Any, role: str
+    ) -> None:
         self._check(labels)
         if number is None:  # made from other weights: a quantized or low-rank kernel
             self.block(labels, f"computes its {weight} from other weights")
@@ -263,8 +277,12 @@ class Site:
             variable = getattr(variable, part, None) if number is None else variable[number]
             if variable is None:
                 return None, None
+        return variable, self._number(variable)
+
+    def _number(self, variable: Any) -> int | None:
+        """The index of a variable in the owner's weights."""
         weights = self.owner.layer.weights
-        return variable, next((i for i, w in enumerate(weights) if w is variable), None)
+        return next((i for i, w in enumerate(weights) if w is variable), None)
 
     def _tie_rows(self, a: np.ndarray, b: np.ndarray) -> None:
         """Ties the labels of one axis that two calls bind."""

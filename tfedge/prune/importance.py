@@ -20,7 +20,7 @@ Weights = Mapping[tuple[str, int], np.ndarray]
 Importance = Callable[[ChannelGroup, Any], np.ndarray]
 
 # Vectors that shift or track but do not scale a channel say nothing about its weight.
-_IGNORED = frozenset({"bias", "beta", "moving_mean", "moving_variance"})
+_IGNORED = frozenset({"bias", "beta", "moving_mean", "moving_variance", "range"})
 
 
 def per_channel(group: ChannelGroup, piece: Slice, values: np.ndarray) -> np.ndarray:

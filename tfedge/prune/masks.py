@@ -12,7 +12,7 @@ from tfedge.graph import Analysis
 from tfedge.graph.trace import dtype_name
 
 # Statistics are not multiplied with anything that a channel owns: zeroing the rest is enough.
-_STATISTICS = frozenset({"moving_mean", "moving_variance"})
+_STATISTICS = frozenset({"moving_mean", "moving_variance", "range"})
 
 
 class ChannelMasks:

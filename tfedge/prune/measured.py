@@ -20,7 +20,7 @@ from tfedge.graph.execute import execute
 from tfedge.graph.trace import functional_of, output_names
 from tfedge.prune.importance import averaged
 
-_STATISTICS = frozenset({"moving_mean", "moving_variance"})
+_STATISTICS = frozenset({"moving_mean", "moving_variance", "range"})
 
 
 def batches_of(data: Any, batch_size: int, limit: int) -> Iterator[tuple]:

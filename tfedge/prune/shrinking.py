@@ -15,7 +15,7 @@ from tfedge.prune.plan import PruningPlan
 from tfedge.prune.report import PruningReport, make_report
 from tfedge.prune.request import make_request
 from tfedge.prune.selection import Selector, lowest
-from tfedge.quantized import is_quantized
+from tfedge.quantized import foreign_quantizers, is_quantized, name_outputs
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,14 @@ def require_prunable(model: Any) -> None:
     """Refuses models that cannot be pruned before any work is done.
 
     Raises:
-        ModelError: A quantized model.
+        ModelError: A model that tfmot itself made quantize-aware.
     """
-    if is_quantized(model):
+    foreign = foreign_quantizers(model)
+    if foreign:
         raise ModelError(
-            "pruning a quantize-aware model would lose its ranges",
-            f"model '{model.name}'",
-            "Prune first, then call quantize_aware on the pruned model",
+            "the quantizers of this model are not tfedge's, and cannot be cut",
+            f"'{foreign[0]}' in '{model.name}'",
+            "Prune the float model first, or make it quantize-aware with tfedge.quant",
         )
 
 
@@ -55,7 +56,8 @@ def shrink(
     after the activation function, and whatever counts channels counts the kept ones.
 
     Args:
-        model: A built functional or sequential model of either Keras; it is not changed.
+        model: A built functional or sequential model of either Keras, also a quantize-aware one,
+            whose ranges stay; it is not changed.
         sparsity: Fraction of the channels to cut, 0 < s < 1; 0.5 where neither this nor a target
             is given.
         importance: Name in `tfedge.prune.IMPORTANCE`; `Taylor(data)` or `Activation(data)`; or a
@@ -74,8 +76,8 @@ def shrink(
 
     Raises:
         InputError: A bad value, an unknown option, a pattern that matches no layer.
-        ModelError: A model that cannot be pruned (subclassed, quantized, NaN weights), a block that
-            does not exist.
+        ModelError: A model that cannot be pruned (subclassed, quantized by tfmot, NaN weights), a
+            block that does not exist.
         PlanError: A plan of another model, or a request that cannot be met.
     """
     require_prunable(model)
@@ -114,6 +116,8 @@ def carry_out(whole: Graph, plan: PruningPlan, analysis: Analysis) -> Shrunk:
         PlanError: The plan cannot be carried out.
     """
     smaller = cut(None, plan.cuts(), analysis)
+    if is_quantized(smaller):
+        name_outputs(smaller)
     return Shrunk(smaller, plan, make_report(whole, smaller, plan))
 
 
