@@ -55,6 +55,8 @@ class Baseline:
 BASELINES: dict[str, Baseline] = {
     "resnet8": Baseline(task="fashion_mnist", build="resnet8", epochs=10),
     "resnet8_cifar10": Baseline(task="cifar10", build="resnet8", epochs=30),
+    "resnet20_cifar10": Baseline(task="cifar10", build="resnet20", epochs=25),
+    "mobilenet_v2_035_cifar10": Baseline(task="cifar10", build="mobilenet_v2_035", epochs=20),
 }
 
 
