@@ -13,7 +13,7 @@ from typing import Any
 from tfedge._keras import keras, tf
 from tfedge.errors import ModelError
 from tfedge.graph.rewrite import activation_name
-from tfedge.quant import _tfmot
+from tfedge.quant import _tfmot, observe
 from tfedge.quant.ends import Phase
 from tfedge.quant.file_arithmetic import FileActivation, round_as_pooling
 from tfedge.quant.quantizers import ActivationQuantizer, FixedQuantizer, WeightQuantizer
@@ -249,6 +249,11 @@ def _uncapped(layer: Any) -> dict[str, Any]:
     return own
 
 
+def _visited(wrapper: Any, function: Any, visitor: Any) -> Any:
+    """The activation function, with what enters it shown to a visitor."""
+    return lambda values: function(visitor.gives(wrapper, values))
+
+
 class InputQuantizer(_tfmot.QuantizeLayer):
     """tfmot's layer that quantizes a model input, built once and without its step counter."""
 
@@ -335,10 +340,15 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
         """What the layer gives with quantized kernels; it is itself again afterwards."""
         layer, config = self.layer, self.quantize_config
         own = {name: getattr(layer, name) for name in config.kernels}
+        visitor = observe.visitor() if config.kernels else None
+        if visitor is not None:
+            visitor.reads(self, inputs)
         if export_bits() and config.output == "range":
             own |= _uncapped(layer)
         quantized = [q(kernel, training, found) for kernel, q, found in self._weight_vars]
         function = self._function(training, without_activation)
+        if visitor is not None:
+            function = _visited(self, function or layer.activation, visitor)
         try:
             config.set_quantize_weights(layer, quantized)
             if function is not None:

@@ -3,6 +3,9 @@
 While a `Watcher` is active every quantizer hands its input through unchanged and reports it. So
 the ranges are those of the float network at exactly the places where the file will quantize, also
 before an activation and over all calls of a shared layer.
+
+A `Visitor` sees what the kernels of wrapped layers read and give, in the float path or in the
+quantized one, and may change the latter.
 """
 
 from __future__ import annotations
@@ -11,11 +14,11 @@ import contextlib
 import contextvars
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tfedge._keras import tf
 
-_ACTIVE: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("watcher", default=None)
+_ACTIVE: contextvars.ContextVar[Any] = contextvars.ContextVar("watcher", default=None)
 
 
 @dataclass
@@ -47,10 +50,42 @@ class Watcher:
         entry.low, entry.high = min(entry.low, least), max(entry.high, most)
 
 
+class Visitor(Protocol):
+    """Looks into wrapped layers with a kernel while a model runs eagerly."""
+
+    def reads(self, wrapper: Any, inputs: Any) -> None:
+        """Takes what the layer reads, float32."""
+
+    def gives(self, wrapper: Any, values: Any) -> Any:
+        """Takes what the layer computes before its activation; returns what is to go on."""
+
+
+_VISITOR: contextvars.ContextVar[Visitor | None] = contextvars.ContextVar("visitor", default=None)
+
+
 @contextlib.contextmanager
-def watching() -> Iterator[Watcher]:
-    """Makes a new Watcher the active one within the block (this thread only)."""
-    watcher = Watcher()
+def visiting(visitor: Visitor) -> Iterator[None]:
+    """Makes a visitor the active one within the block (this thread only)."""
+    token = _VISITOR.set(visitor)
+    try:
+        yield
+    finally:
+        _VISITOR.reset(token)
+
+
+def visitor() -> Visitor | None:
+    """The Visitor of the present block, or None."""
+    return _VISITOR.get()
+
+
+@contextlib.contextmanager
+def watching(watcher: Any = None) -> Iterator[Any]:
+    """Makes a watcher the active one within the block (this thread only).
+
+    Args:
+        watcher: Has the method `activation` of `Watcher`; None: a new Watcher.
+    """
+    watcher = Watcher() if watcher is None else watcher
     token = _ACTIVE.set(watcher)
     try:
         yield watcher
@@ -58,6 +93,6 @@ def watching() -> Iterator[Watcher]:
         _ACTIVE.reset(token)
 
 
-def active() -> Watcher | None:
+def active() -> Any:
     """The Watcher of the present block, or None."""
     return _ACTIVE.get()

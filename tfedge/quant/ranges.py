@@ -125,18 +125,37 @@ def calibrate(model: Any, data: Any) -> None:
         InputError: The data do not fit the model's inputs, or hold NaN.
         ModelError: An activation is not finite on these data.
     """
-    specs = input_specs(model)
-    batch = specs[0].shape[0] or _BATCH
-    with observe.watching() as watcher:
-        for arrays in as_batches(data, specs, batch=batch, role="calibration data"):
-            flat = [tf.constant(_filled(arrays[s.name], s.shape[0])) for s in specs]
-            model(tf.nest.pack_sequence_as(model._nested_inputs, flat), training=False)
+    watcher = watched(model, data)
     for entry in watcher.seen.values():
         if not (math.isfinite(entry.low) and math.isfinite(entry.high)):
             found = f"[{entry.low}, {entry.high}] at {entry.low_variable.name}"
             raise ModelError("an activation is not finite on the calibration data", found)
         low, high = nice_range(entry.low, entry.high, entry.bits)
         set_range(entry.low_variable, entry.high_variable, low, high)
+
+
+def watched(model: Any, data: Any) -> Any:
+    """What reaches every quantizer while the float path runs over data; a `Watcher`."""
+    with observe.watching() as watcher:
+        run_over(model, data)
+    return watcher
+
+
+def run_over(model: Any, data: Any) -> None:
+    """Runs a model eagerly over data of any form, batch by batch.
+
+    Args:
+        model: A quantize-aware model.
+        data: As `tfedge.data.as_batches` takes them.
+
+    Raises:
+        InputError: The data do not fit the model's inputs, or hold NaN.
+    """
+    specs = input_specs(model)
+    batch = specs[0].shape[0] or _BATCH
+    for arrays in as_batches(data, specs, batch=batch, role="calibration data"):
+        flat = [tf.constant(_filled(arrays[s.name], s.shape[0])) for s in specs]
+        model(tf.nest.pack_sequence_as(model._nested_inputs, flat), training=False)
 
 
 def _filled(array: Any, batch: int | None) -> Any:
