@@ -268,6 +268,9 @@ MERGES = {
     "x + x": _op(MAP, lambda x: x + x),
 }
 
+CAUSAL = np.tri(5, dtype=bool)
+HIDING = np.where(CAUSAL, 0.0, -1e9).astype("float32")
+POSITIONS = np.random.default_rng(5).normal(size=SEQ).astype("float32")
 ATTENTIONS = {
     "Attention": _two(lambda q, v: L.Attention()([q, v]), SEQ, (4, 6)),
     "Attention scaled self": _op(SEQ, lambda x: L.Attention(use_scale=True)([x, x, x])),
@@ -279,6 +282,18 @@ ATTENTIONS = {
     "MultiHeadAttention causal": _op(
         SEQ, lambda x: L.MultiHeadAttention(2, 3)(x, x, use_causal_mask=True)
     ),
+    "MultiHeadAttention mask": _op(
+        SEQ,
+        lambda x: L.MultiHeadAttention(2, 3)(x, x, attention_mask=tf.constant(CAUSAL[None, ::-1])),
+    ),
+    "Attention causal": _op(
+        SEQ, lambda x: L.Attention(use_scale=True)([x, x], use_causal_mask=True)
+    ),
+    "AdditiveAttention causal": _op(
+        SEQ, lambda x: L.AdditiveAttention()([x, x], use_causal_mask=True)
+    ),
+    "Softmax mask": _op((5, 5), lambda x: L.Softmax()(x, tf.constant(CAUSAL))),
+    "scores + mask": _op((2, 5, 5), lambda x: tf.nn.softmax(x + HIDING)),
 }
 
 RECURRENTS = {
@@ -305,6 +320,9 @@ OPERATIONS = {
     "x - y": _two(lambda a, b: a - b, MAP, MAP),
     "x / y": _two(lambda a, b: a / (tf.nn.relu(b) + 1.0), MAP, MAP),
     "x + constant": _op(MAP, lambda x: x + 0.5),
+    "x + positions": _op(SEQ, lambda x: x + POSITIONS),
+    "positions - x": _op(SEQ, lambda x: POSITIONS[None] - x),
+    "x * positions": _op(SEQ, lambda x: x * POSITIONS),
     "x * constant": _op(MAP, lambda x: x * 0.3),
     "constant - x": _op(MAP, lambda x: 1.0 - x),
     "x / constant": _op(MAP, lambda x: x / 255.0),

@@ -27,7 +27,6 @@ FLOAT = {
     "LocallyConnected1D": "differ from place to place",
     "ReLU threshold": "a threshold makes a jump",
     "ThresholdedReLU": "a threshold makes a jump",
-    "MultiHeadAttention causal": "a causal mask adds numbers",
     "ConvLSTM2D": "convolutional recurrent cells",
     "x / y": "no rule how to quantize the operation math.truediv",
 }
@@ -53,14 +52,17 @@ AGREEING = {
         "Softmax axis 1", "MobileNetV3 hard_swish", "MobileNetV3 hard_sigmoid", "MaxPooling3D",
         "Resizing bilinear", "Multiply broadcast", "Squeeze and excite", "Average of three",
         "Concatenate same", "Dot 3-D", "Attention scaled self", "AdditiveAttention",
-        "MultiHeadAttention cross", "LSTM sequences", "GRU", "Bidirectional(LSTM)",
+        "MultiHeadAttention cross", "MultiHeadAttention causal", "MultiHeadAttention mask",
+        "Attention causal", "AdditiveAttention causal", "Softmax mask", "scores + mask",
+        "x + positions", "LSTM sequences", "GRU", "Bidirectional(LSTM)",
         "StackedRNNCells", "tf.stack", "tf.split", "tf.einsum heads", "tf.reduce_sum",
         "tf.clip_by_value", "tf.reverse",
     ),
     "w8a16": (
         "Dense relu", "Conv2DTranspose relu", "LayerNormalization 3-D", "activation gelu",
         "activation selu", "activation relu6", "keras3 celu", "PReLU shared", "Add broadcast",
-        "RepeatVector", "MultiHeadAttention", "LSTM", "tf.reduce_min", "tf.sqrt",
+        "RepeatVector", "MultiHeadAttention", "MultiHeadAttention causal", "scores + mask",
+        "x + positions", "positions - x", "x * positions", "LSTM", "tf.reduce_min", "tf.sqrt",
     ),
 }  # fmt: skip
 """Layers whose file is compared with the simulation; all of them: benchmarks/layer_zoo.py."""
@@ -111,6 +113,31 @@ def test_what_has_no_int16_kernel_gets_8_bits(name):
     said = f"is quantized as w8a8: TFLite has no int16 {WITH_8_BITS[name]}"
     with pytest.warns(quant.QuantizationWarning, match=said):
         quant.quantize_aware(CASES[name].alone(), "w8a16")
+
+
+@pytest.mark.parametrize("name", ["MultiHeadAttention causal", "Attention causal", "scores + mask"])
+def test_masks_leave_8_bits_their_accuracy(name):
+    model, data = CASES[name].alone(), CASES[name].data()
+    want, got = (m(data["x0"]).numpy() for m in (model, quant.quantize_aware(model, "w8a8", data)))
+    assert 10 * np.log10(np.sum(want**2) / np.sum((want - got) ** 2)) >= 25
+
+
+def test_what_a_causal_mask_hides_moves_nothing_but_roundings():
+    case = CASES["MultiHeadAttention causal"]
+    model, data = case.alone(), case.data()
+    later = {"x0": np.concatenate([data["x0"][:, :3], data["x0"][::-1, 3:]], axis=1)}
+    file = lower(quant.quantize_aware(model, "w8a8", data), "w8a8")
+    (a, step, _), (b, _, _) = (next(iter(run(file, d).values())) for d in (data, later))
+    assert np.abs(a - b)[:, :3].max() <= 2.01 * step
+    assert np.abs(a - b)[:, 3:].max() > 20 * step
+
+
+def test_masks_from_data_stay_float_with_the_reason():
+    i = keras.Input((5,), dtype="int32")
+    x = L.Embedding(9, 6, mask_zero=True)(i)
+    model = keras.Model(i, L.MultiHeadAttention(2, 3)(x, x, use_causal_mask=True))
+    with pytest.warns(quant.QuantizationWarning, match="computed from data while the model runs"):
+        quant.quantize_aware(model)
 
 
 def _normed():

@@ -11,6 +11,7 @@ from tfedge._keras import keras, tf
 from tfedge.bridge import functions
 from tfedge.graph.copying import copy_layer
 from tfedge.graph.rewrite import Piece
+from tfedge.quant.masks import mask_of, masked_scores
 from tfedge.quant.placement import FIXED_RANGE_ACTIVATIONS, FUSED_ACTIVATIONS
 from tfedge.quant.sketch import NoForm, Sketch
 
@@ -190,11 +191,16 @@ def elu(s: Sketch) -> list[Piece]:
 
 def softmax(s: Sketch) -> list[Piece]:
     """Softmax over an axis that is not the last: moved there and back."""
-    (x,) = s.inputs
+    x = s.inputs[0]
     rank, axes = len(x.shape), np.ravel(s.layer.axis)
     axis = int(axes[0]) % rank
-    if len(axes) != 1 or axis == 0 or len(s.call.inputs) != 1:
+    if len(axes) != 1 or axis == 0:
         raise NoForm(f"its axis {s.layer.axis} has no kernel")
+    mask = mask_of(s, "mask")
+    if mask is not None:
+        if axis != rank - 1:
+            raise NoForm("it has a mask and its axis is not the last one")
+        return s.piece(s.function("softmax", masked_scores(s, x, mask), "softmax"))
     if axis == rank - 1:
         return []
     order = [a for a in range(rank) if a != axis] + [axis]

@@ -14,6 +14,8 @@ from tfedge.graph.canonical import symbol_of, unwrap
 from tfedge.graph.rewrite import Piece, Rewriter, as_is
 from tfedge.graph.trace import Call, Graph, trace
 from tfedge.quant.composite_activations import ACTIVATION_OPS, ACTIVATIONS
+from tfedge.quant.composite_attention import ATTENTIONS
+from tfedge.quant.composite_constants import CONSTANT_OPS
 from tfedge.quant.composite_norms import NORMS, layer_scale
 from tfedge.quant.composite_products import PRODUCT_OPS, PRODUCTS
 from tfedge.quant.composite_recurrent import RECURRENT
@@ -26,13 +28,13 @@ from tfedge.schemes import get_scheme
 Form = Callable[[Sketch], "list[Piece]"]
 
 
-FORMS: dict[type, Form] = {**ACTIVATIONS, **NORMS, **PRODUCTS, **RECURRENT, **SHAPES}
+FORMS: dict[type, Form] = {**ACTIVATIONS, **ATTENTIONS, **NORMS, **PRODUCTS, **RECURRENT, **SHAPES}
 """The form of a layer by exact class; an empty list leaves the layer as it is."""
 
 NAMED_FORMS: dict[str, Form] = {"LayerScale": layer_scale, "CustomScaleLayer": custom_scale}
 """Likewise of the layers that live in the applications modules, by class name."""
 
-OP_FORMS: dict[str, Form] = {**ACTIVATION_OPS, **PRODUCT_OPS, **SHAPE_OPS}
+OP_FORMS: dict[str, Form] = {**ACTIVATION_OPS, **CONSTANT_OPS, **PRODUCT_OPS, **SHAPE_OPS}
 """Likewise of operations, by the name of their function (see `canonical.symbol_of`)."""
 
 

@@ -154,14 +154,18 @@ class Sketch:
         )
         return self.add(layer, x, weights=[kernel] if bias is None else [kernel, bias])
 
-    def per_channel(self, x: Any, gain: Any, offset: Any, suffix: str = "affine") -> Any:
+    def per_channel(
+        self, x: Any, gain: Any, offset: Any, suffix: str = "affine", trainable: bool = True
+    ) -> Any:
         """Gain * x + offset by channel (the last axis): a 1x1 depthwise convolution.
 
         Per channel its kernel has one weight, which 8 bits represent exactly.
         """
         shape = tuple(x.shape[1:])
         flat = x if len(shape) == 3 else self.reshape(x, (1, _size(shape[:-1]), shape[-1]))
-        layer = _L.DepthwiseConv2D(1, use_bias=offset is not None, name=self.name(suffix))
+        layer = _L.DepthwiseConv2D(
+            1, use_bias=offset is not None, name=self.name(suffix), trainable=trainable
+        )
         kernel = np.reshape(np.asarray(gain, np.float32), (1, 1, -1, 1))
         y = self.add(layer, flat, weights=[kernel] if offset is None else [kernel, offset])
         return self.reshape(y, shape)
