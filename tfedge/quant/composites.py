@@ -16,6 +16,7 @@ from tfedge.graph.trace import Call, Graph, trace
 from tfedge.quant.composite_activations import ACTIVATION_OPS, ACTIVATIONS
 from tfedge.quant.composite_attention import ATTENTIONS
 from tfedge.quant.composite_constants import CONSTANT_OPS
+from tfedge.quant.composite_division import DIVISION_OPS
 from tfedge.quant.composite_norms import NORMS, layer_scale
 from tfedge.quant.composite_products import PRODUCT_OPS, PRODUCTS
 from tfedge.quant.composite_recurrent import RECURRENT
@@ -34,7 +35,13 @@ FORMS: dict[type, Form] = {**ACTIVATIONS, **ATTENTIONS, **NORMS, **PRODUCTS, **R
 NAMED_FORMS: dict[str, Form] = {"LayerScale": layer_scale, "CustomScaleLayer": custom_scale}
 """Likewise of the layers that live in the applications modules, by class name."""
 
-OP_FORMS: dict[str, Form] = {**ACTIVATION_OPS, **CONSTANT_OPS, **PRODUCT_OPS, **SHAPE_OPS}
+OP_FORMS: dict[str, Form] = {
+    **ACTIVATION_OPS,
+    **CONSTANT_OPS,
+    **DIVISION_OPS,
+    **PRODUCT_OPS,
+    **SHAPE_OPS,
+}
 """Likewise of operations, by the name of their function (see `canonical.symbol_of`)."""
 
 
@@ -55,17 +62,23 @@ class Written:
     reasons: dict[str, str]
 
 
-def written_out(graph: Graph, scheme: str, given: Mapping[str, str]) -> Written:
+def written_out(
+    graph: Graph,
+    scheme: str,
+    given: Mapping[str, str],
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+) -> Written:
     """Writes every layer out that has a form.
 
     Args:
         graph: Traced from a float model.
         scheme: Scheme of the layers that `given` does not name.
         given: Scheme by layer name.
+        bounds: Smallest and largest divisor by name of a call that divides.
     """
     written = Written(graph, dict(given), {}, {})
     for _ in range(_DEPTH):
-        if not _round(written, scheme):
+        if not _round(written, scheme, bounds or {}):
             break
     return written
 
@@ -73,7 +86,7 @@ def written_out(graph: Graph, scheme: str, given: Mapping[str, str]) -> Written:
 _DEPTH = 8  # Forms of forms of forms; more would be a circle.
 
 
-def _round(written: Written, scheme: str) -> bool:
+def _round(written: Written, scheme: str, bounds: Mapping[str, tuple[float, float]]) -> bool:
     """Writes out the layers that have forms; False where there are none."""
     chains: dict[str, list[Piece] | None] = {}
 
@@ -87,7 +100,8 @@ def _round(written: Written, scheme: str) -> bool:
         asked = written.schemes.get(call.name, scheme)
         if call.name not in chains and asked != FLOAT and call.name not in written.reasons:
             try:
-                chains[call.name] = _form(site, call, get_scheme(asked).activation_bits)
+                bits = get_scheme(asked).activation_bits
+                chains[call.name] = _form(site, call, bits, bounds.get(call.name))
             except NoForm as reason:
                 written.reasons[call.name] = str(reason)
     if not any(chain or chain is None for chain in chains.values()):
@@ -99,7 +113,9 @@ def _round(written: Written, scheme: str) -> bool:
     return True
 
 
-def _form(site: Rewriter, call: Call, bits: int) -> list[Piece]:
+def _form(
+    site: Rewriter, call: Call, bits: int, divisor: tuple[float, float] | None
+) -> list[Piece]:
     """The chain for a call, or an empty one."""
     pieces = unwrap(site, call)
     inner = replace(call, layer=pieces[0].layer) if len(pieces) == 1 else call
@@ -109,7 +125,7 @@ def _form(site: Rewriter, call: Call, bits: int) -> list[Piece]:
         form = NAMED_FORMS.get(kind.__name__)
     if form is None or not call.inputs:
         return []
-    chain = form(Sketch(site, inner, bits))
+    chain = form(Sketch(site, inner, bits, divisor))
     if chain:
         what = kind.__name__ if inner is not call or not symbol_of(call.layer) else "operation"
         site.notes.setdefault(

@@ -25,7 +25,7 @@ def masked_scores(s: Sketch, scores: Any, mask: np.ndarray | None) -> Any:
     A large negative number would take all codes. A softmax does not change with a constant for a
     row: each row less its least score is at least 0, so that what may be seen is raised by a
     margin, and what may not becomes 0. The least is over all scores of the row, so that hidden
-    ones still move roundings, by a step or two of the result.
+    ones still move roundings, by a few steps of the result.
 
     Args:
         s: The sketch.

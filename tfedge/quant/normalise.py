@@ -96,6 +96,7 @@ def normalise(
     scheme: str = "w8a8",
     overrides: Mapping[str, str] | None = None,
     strict: bool = False,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> Normalised:
     """Rewrites a traced tf_keras model; see the module's rules.
 
@@ -104,6 +105,7 @@ def normalise(
         scheme: Scheme of the layers that `overrides` do not name.
         overrides: Scheme by layer name or expression.
         strict: Whether a layer that does not get its scheme is an error.
+        bounds: Smallest and largest divisor by name of a call that divides (see `divisors`).
 
     Returns:
         An independent float model (new layers, copied weights) with the same inputs, outputs and
@@ -114,7 +116,7 @@ def normalise(
         ModelError: With `strict`: the layers that do not get their scheme.
     """
     names = list(dict.fromkeys(c.name for c in graph.calls))
-    written = written_out(graph, scheme, overridden(names, overrides or {}))
+    written = written_out(graph, scheme, overridden(names, overrides or {}), bounds)
     site = Site(written.graph)
     site.treat(scheme, written.schemes, written.reasons)
     refused = explained(site, site.treatments)

@@ -15,6 +15,7 @@ from tfedge._keras import flavour, keras, tf
 from tfedge.bridge import to_tf_keras
 from tfedge.errors import InputError, ModelError
 from tfedge.graph.trace import flatten, functional_of, trace
+from tfedge.quant.divisors import divisor_bounds, divisors, repeatable
 from tfedge.quant.normalise import normalise
 from tfedge.quant.ranges import calibrate, check_simulation, prepare_kernels
 from tfedge.quant.treatment import QAT_SCHEMES
@@ -129,7 +130,11 @@ def quantize_aware(
     if flavour(model) == "keras3":
         model = to_tf_keras(model, keep_class=False)
     _check(model, scheme)
-    rewritten = normalise(trace(model), scheme, overrides, strict)
+    graph = trace(model)
+    if divisors(graph):
+        calibration = repeatable(calibration)
+    bounds = divisor_bounds(graph, calibration)
+    rewritten = normalise(graph, scheme, overrides, strict, bounds)
     if rewritten.refused:
         warnings.warn(_listed(rewritten.refused), QuantizationWarning, stacklevel=2)
     equal = _with_output_names(rewritten.model, output_names(functional_of(model)))

@@ -23,7 +23,6 @@ REASONS: dict[type, str] = {
     _L.ConvLSTM2D: "convolutional recurrent cells are not written out",
     _L.LocallyConnected1D: "TFLite has no kernel for weights that differ from place to place",
     _L.LocallyConnected2D: "TFLite has no kernel for weights that differ from place to place",
-    _L.ThresholdedReLU: "a threshold makes a jump, which no integer kernel computes",
     _L.Lambda: "what its function computes cannot be seen; use a Keras layer",
 }
 """Why a known layer type has no integer form; other types have no rule yet."""

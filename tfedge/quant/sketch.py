@@ -28,14 +28,21 @@ class Sketch:
         site: The rewriter of the graph.
         call: The call that is written out.
         bits: Activation bits that are asked for.
+        divisor: Smallest and largest value of what the call divides by, where they are known.
 
     Attributes:
         inputs: The symbolic tensors that stand for the call's.
         trainable: Whether the layer trains.
     """
 
-    def __init__(self, site: Rewriter, call: Call, bits: int) -> None:
-        self.site, self.call, self.bits = site, call, bits
+    def __init__(
+        self,
+        site: Rewriter,
+        call: Call,
+        bits: int,
+        divisor: tuple[float, float] | None = None,
+    ) -> None:
+        self.site, self.call, self.bits, self.divisor = site, call, bits, divisor
         self.layer = call.layer
         self.trainable = bool(getattr(call.layer, "trainable", True))
         specs = [site.graph.tensors[i] for i in call.inputs]
