@@ -107,7 +107,7 @@ def test_integer_and_as_simulated(scheme, name):
 @pytest.mark.parametrize("name", FLOAT)
 def test_what_has_no_form_is_listed_with_the_reason(name):
     with pytest.warns(quant.QuantizationWarning, match=FLOAT[name]):
-        quant.quantize_aware(CASES[name].alone())
+        quant.quantize_aware(CASES[name].inside())
 
 
 @pytest.mark.parametrize("name", WITH_8_BITS)
@@ -157,6 +157,16 @@ def test_a_threshold_has_the_gradient_of_keras():
         tape.watch(x)
         y = tf.reduce_sum(aware(x, training=True))
     np.testing.assert_allclose(tape.gradient(y, x), [[0, 0, 1, 1]], atol=0.01)
+
+
+def test_recurrent_dropout_is_said_to_be_left_out():
+    model = keras.Sequential([keras.Input(SEQ), L.Bidirectional(L.LSTM(3, recurrent_dropout=0.3))])
+    x = np.random.default_rng(0).normal(size=(16, *SEQ)).astype("float32")
+    said = r"\(LSTM\): recurrent_dropout=0.3 is left out"
+    with pytest.warns(quant.QuantizationWarning, match=said):
+        aware = quant.quantize_aware(model, calibration=x, strict=True)
+    assert any("recurrent_dropout" in note for note in quant.report(aware).notes)
+    assert float_ops(lower(aware, "w8a8")) == []
 
 
 def test_a_division_needs_a_divisor_away_from_0():
@@ -231,7 +241,7 @@ def test_masks_are_refused():
     with pytest.warns(quant.QuantizationWarning, match=r"'lstm' \(LSTM\) stays float: masks"):
         quant.quantize_aware(model)
     i = keras.Input((None, 4))
-    model = keras.Model(i, L.GRU(3)(i))
+    model = keras.Model(i, L.Dense(2)(L.GRU(3)(i)))
     with pytest.warns(quant.QuantizationWarning, match="number of steps is free"):
         quant.quantize_aware(model)
 
@@ -314,7 +324,7 @@ def test_constants_are_merged_into_their_neighbours():
 
 def test_a_file_lists_only_op_codes_that_it_uses():
     i = keras.Input(SEQ, name="x")
-    model = keras.Model(i, L.Dense(2)(L.ThresholdedReLU(0.1)(L.Dense(3)(i))))
+    model = keras.Model(i, L.Dense(2)(tf.math.sin(L.Dense(3)(i))))
     x = np.random.default_rng(0).normal(size=(8, *SEQ)).astype("float32")
     with pytest.warns(quant.QuantizationWarning):
         file = lower(quant.quantize_aware(model, calibration=x), "w8a8")

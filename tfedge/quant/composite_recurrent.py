@@ -156,6 +156,10 @@ def recurrent(s: Sketch) -> list[Piece]:
     cells = list(getattr(layer.cell, "cells", [layer.cell]))
     if len(cells) > 1 and given:
         raise NoForm("its cells are stacked and get their first states from outside")
+    rates = {float(getattr(c, "recurrent_dropout", 0.0) or 0.0) for c in cells} - {0.0}
+    if rates:
+        what = f"recurrent_dropout={max(rates)} is left out"
+        s.caveat = f"{what}: no layer holds one mask over all steps"
     states: list[Any] = []
     for number, cell in enumerate(cells):
         last = number == len(cells) - 1

@@ -8,7 +8,7 @@ LSTMs): `written_out` goes on until none is left.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tfedge.graph.canonical import symbol_of, unwrap
 from tfedge.graph.rewrite import Piece, Rewriter, as_is
@@ -54,12 +54,14 @@ class Written:
         schemes: Scheme asked for, by name of a layer in it (where one is asked for by name).
         notes: Layer name -> what was done to it.
         reasons: Layer name -> why it could not be written out.
+        caveats: Layer name -> what it does otherwise in training, written out.
     """
 
     graph: Graph
     schemes: dict[str, str]
     notes: dict[str, str]
     reasons: dict[str, str]
+    caveats: dict[str, str] = field(default_factory=dict)
 
 
 def written_out(
@@ -101,7 +103,11 @@ def _round(written: Written, scheme: str, bounds: Mapping[str, tuple[float, floa
         if call.name not in chains and asked != FLOAT and call.name not in written.reasons:
             try:
                 bits = get_scheme(asked).activation_bits
-                chains[call.name] = _form(site, call, bits, bounds.get(call.name))
+                sketch = Sketch(site, _inner(site, call), bits, bounds.get(call.name))
+                chains[call.name] = _form(sketch, call)
+                if sketch.caveat:
+                    kind = type(sketch.layer).__name__
+                    written.caveats[call.name] = f"'{call.name}' ({kind}): {sketch.caveat}"
             except NoForm as reason:
                 written.reasons[call.name] = str(reason)
     if not any(chain or chain is None for chain in chains.values()):
@@ -113,22 +119,25 @@ def _round(written: Written, scheme: str, bounds: Mapping[str, tuple[float, floa
     return True
 
 
-def _form(
-    site: Rewriter, call: Call, bits: int, divisor: tuple[float, float] | None
-) -> list[Piece]:
-    """The chain for a call, or an empty one."""
+def _inner(site: Rewriter, call: Call) -> Call:
+    """The call with the layer that its operation becomes, where there is one."""
     pieces = unwrap(site, call)
-    inner = replace(call, layer=pieces[0].layer) if len(pieces) == 1 else call
-    kind = type(inner.layer)
+    return replace(call, layer=pieces[0].layer) if len(pieces) == 1 else call
+
+
+def _form(sketch: Sketch, call: Call) -> list[Piece]:
+    """The chain for a call, or an empty one."""
+    kind = type(sketch.layer)
     form = FORMS.get(kind) or OP_FORMS.get(symbol_of(call.layer))
     if form is None and kind.__module__.split(".")[0] in ("tf_keras", "tfedge"):
         form = NAMED_FORMS.get(kind.__name__)
     if form is None or not call.inputs:
         return []
-    chain = form(Sketch(site, inner, bits, divisor))
+    chain = form(sketch)
     if chain:
-        what = kind.__name__ if inner is not call or not symbol_of(call.layer) else "operation"
-        site.notes.setdefault(
+        is_layer = sketch.call is not call or not symbol_of(call.layer)
+        what = kind.__name__ if is_layer else "operation"
+        sketch.site.notes.setdefault(
             call.name, f"{what} '{call.name}': written in simpler layers, which have kernels"
         )
     return chain

@@ -32,12 +32,14 @@ class Normalised:
         schemes: Scheme of each of its layers, by name.
         notes: Layer name -> what was done to it and why.
         refused: One line a layer that does not get the scheme that was asked for.
+        caveats: One line a layer that trains otherwise than in the float model.
     """
 
     model: Any
     schemes: dict[str, str]
     notes: dict[str, str]
     refused: list[str]
+    caveats: list[str]
 
 
 class Site(Rewriter):
@@ -125,4 +127,5 @@ def normalise(
     model = site.run()
     schemes = {name: site.scheme(old) for name, old in site.origin.items()}
     schemes |= {n: FLOAT for n in schemes if n in site.floats}
-    return Normalised(model, schemes, {**written.notes, **site.notes}, refused)
+    caveats = list(written.caveats.values())
+    return Normalised(model, schemes, {**written.notes, **site.notes}, refused, caveats)

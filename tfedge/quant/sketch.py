@@ -33,6 +33,7 @@ class Sketch:
     Attributes:
         inputs: The symbolic tensors that stand for the call's.
         trainable: Whether the layer trains.
+        caveat: What the simpler layers do otherwise in training, and why; a form may set it.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Sketch:
             keras.Input(batch_shape=t.shape, dtype=t.dtype, name=self.name(f"in{n}"))
             for n, t in enumerate(specs)
         ]
+        self.caveat = ""
         self.masked = any(t.masked for t in specs)
 
     def name(self, suffix: str) -> str:
