@@ -99,6 +99,9 @@ CONVOLUTIONS = {
     "Conv2DTranspose relu": _one(MAP, lambda: L.Conv2DTranspose(6, 2, activation="relu")),
     "Conv1DTranspose": _one(SEQ, lambda: L.Conv1DTranspose(4, 3, strides=2)),
     "Conv3DTranspose": _one((3, 3, 3, 2), lambda: L.Conv3DTranspose(3, 2)),
+    "Conv3DTranspose strided": _one(
+        (3, 3, 4, 2), lambda: L.Conv3DTranspose(3, (4, 3, 2), strides=(2, 1, 2), padding="same")
+    ),
     "DepthwiseConv2D": _one(MAP, lambda: L.DepthwiseConv2D(3, depth_multiplier=2)),
     "DepthwiseConv2D dilated": _one(MAP, lambda: L.DepthwiseConv2D(3, dilation_rate=2)),
     "DepthwiseConv1D": _one(SEQ, lambda: L.DepthwiseConv1D(3)),
@@ -108,6 +111,9 @@ CONVOLUTIONS = {
         (9, 6), lambda: L.SeparableConv1D(4, 3, strides=2, padding="same")
     ),
     "LocallyConnected2D": _one(MAP, lambda: L.LocallyConnected2D(3, 3)),
+    "LocallyConnected2D strided": _one(
+        (7, 6, 4), lambda: L.LocallyConnected2D(3, (3, 2), strides=2, activation="elu")
+    ),
     "LocallyConnected1D": _one(SEQ, lambda: L.LocallyConnected1D(3, 3)),
 }
 
@@ -312,6 +318,10 @@ RECURRENTS = {
     ),
     "RNN(LSTMCell)": _one(SEQ, lambda: L.RNN(L.LSTMCell(4))),
     "StackedRNNCells": _one(SEQ, lambda: L.RNN([L.GRUCell(4), L.LSTMCell(3)])),
+    "ConvLSTM2D states": _op(
+        (3, 5, 5, 2),
+        lambda x: L.ConvLSTM2D(2, 3, strides=2, return_state=True, go_backwards=True)(x),
+    ),
     "ConvLSTM2D": _one((3, 5, 5, 2), lambda: L.ConvLSTM2D(2, 3)),
 }
 

@@ -23,10 +23,6 @@ from tfedge.tflite import flatbuffer
 L = keras.layers
 
 FLOAT = {
-    "Conv3DTranspose": "CONV_3D_TRANSPOSE stays float",
-    "LocallyConnected2D": "differ from place to place",
-    "LocallyConnected1D": "differ from place to place",
-    "ConvLSTM2D": "convolutional recurrent cells",
     "x / y": "divisor's range is not known; give calibration data",
 }
 """What has no integer form, and what is said about it."""
@@ -41,7 +37,8 @@ WITH_8_BITS = {
 
 AGREEING = {
     "w8a8": (
-        "Conv3D", "Conv2DTranspose", "Conv1DTranspose", "DepthwiseConv1D",
+        "Conv3D", "Conv3DTranspose", "Conv3DTranspose strided", "LocallyConnected2D",
+        "LocallyConnected1D", "ConvLSTM2D", "Conv2DTranspose", "Conv1DTranspose", "DepthwiseConv1D",
         "SeparableConv1D strided", "Dense 3-D", "EinsumDense abcd,cde->abe",
         "EinsumDense abc,bd->adc", "TimeDistributed(Conv2D)", "BatchNormalization twice",
         "BatchNormalization axis 1", "LayerNormalization", "LayerNormalization axis 1",
@@ -60,7 +57,9 @@ AGREEING = {
         "tf.clip_by_value", "tf.reverse",
     ),
     "w8a16": (
-        "Dense relu", "Conv2DTranspose relu", "LayerNormalization 3-D", "activation gelu",
+        "Dense relu", "Conv3DTranspose strided", "LocallyConnected2D", "ConvLSTM2D",
+        "ReLU threshold", "x / sum", "Conv2DTranspose relu", "LayerNormalization 3-D",
+        "activation gelu",
         "activation selu", "activation relu6", "keras3 celu", "PReLU shared", "Add broadcast",
         "RepeatVector", "MultiHeadAttention", "MultiHeadAttention causal", "scores + mask",
         "x + positions", "positions - x", "x * positions", "LSTM", "tf.reduce_min", "tf.sqrt",

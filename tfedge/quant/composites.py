@@ -18,6 +18,7 @@ from tfedge.quant.composite_attention import ATTENTIONS
 from tfedge.quant.composite_constants import CONSTANT_OPS
 from tfedge.quant.composite_division import DIVISION_OPS
 from tfedge.quant.composite_norms import NORMS, layer_scale
+from tfedge.quant.composite_places import PLACES
 from tfedge.quant.composite_products import PRODUCT_OPS, PRODUCTS
 from tfedge.quant.composite_recurrent import RECURRENT
 from tfedge.quant.composite_shapes import SHAPE_OPS, SHAPES, custom_scale
@@ -29,7 +30,15 @@ from tfedge.schemes import get_scheme
 Form = Callable[[Sketch], "list[Piece]"]
 
 
-FORMS: dict[type, Form] = {**ACTIVATIONS, **ATTENTIONS, **NORMS, **PRODUCTS, **RECURRENT, **SHAPES}
+FORMS: dict[type, Form] = {
+    **ACTIVATIONS,
+    **ATTENTIONS,
+    **NORMS,
+    **PLACES,
+    **PRODUCTS,
+    **RECURRENT,
+    **SHAPES,
+}
 """The form of a layer by exact class; an empty list leaves the layer as it is."""
 
 NAMED_FORMS: dict[str, Form] = {"LayerScale": layer_scale, "CustomScaleLayer": custom_scale}
