@@ -180,6 +180,20 @@ def test_a_division_needs_a_divisor_away_from_0():
     assert float_ops(lower(quant.quantize_aware(model, "w8a8", batches), "w8a8")) == []
 
 
+@pytest.mark.parametrize("scheme", ["w8a8", "w8a16"])
+def test_a_causal_mask_of_keras_3_is_integer(scheme):
+    import keras as keras3
+
+    i = keras3.Input(SEQ, name="x")
+    y = keras3.layers.MultiHeadAttention(2, 3, name="m")(i, i, use_causal_mask=True)
+    y = keras3.layers.Attention(name="a")([y, i], use_causal_mask=True)
+    x = np.random.default_rng(0).normal(size=(32, *SEQ)).astype("float32")
+    aware = quant.quantize_aware(keras3.Model(i, y), scheme, x)
+    file = lower(aware, scheme)
+    assert float_ops(file) == []
+    assert steps_apart(aware, file, {"x": x}).max() <= _STEPS[scheme]
+
+
 def test_masks_from_data_stay_float_with_the_reason():
     i = keras.Input((5,), dtype="int32")
     x = L.Embedding(9, 6, mask_zero=True)(i)
