@@ -129,7 +129,7 @@ def calibrate(model: Any, data: Any) -> None:
     batch = specs[0].shape[0] or _BATCH
     with observe.watching() as watcher:
         for arrays in as_batches(data, specs, batch=batch, role="calibration data"):
-            flat = [tf.constant(_filled(arrays[s.name], s.shape[0])) for s in specs]
+            flat = [tf.constant(filled(arrays[s.name], s.shape[0])) for s in specs]
             model(tf.nest.pack_sequence_as(model._nested_inputs, flat), training=False)
     for entry in watcher.seen.values():
         if not (math.isfinite(entry.low) and math.isfinite(entry.high)):
@@ -139,7 +139,7 @@ def calibrate(model: Any, data: Any) -> None:
         set_range(entry.low_variable, entry.high_variable, low, high)
 
 
-def _filled(array: Any, batch: int | None) -> Any:
+def filled(array: Any, batch: int | None) -> Any:
     """Repeats samples up to a fixed batch size, which changes no minimum or maximum."""
     if batch is None or len(array) == batch:
         return array
