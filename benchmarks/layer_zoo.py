@@ -39,9 +39,11 @@ def _rewriting(model: Any, data: dict) -> str:
     from tests.reference import difference
     from tfedge._keras import tf
     from tfedge.graph.trace import trace
+    from tfedge.quant.divisors import divisor_bounds
     from tfedge.quant.normalise import normalise
 
-    equal = normalise(trace(model)).model
+    graph = trace(model)
+    equal = normalise(graph, bounds=divisor_bounds(graph, data)).model
     flat = [tf.constant(data[n]) for n in model.input_names]
     results = [tf.nest.flatten(m(flat, training=False)) for m in (equal, model)]
     return f"{difference(*[[t.numpy() for t in r] for r in results]):.0e}"

@@ -99,6 +99,9 @@ CONVOLUTIONS = {
     "Conv2DTranspose relu": _one(MAP, lambda: L.Conv2DTranspose(6, 2, activation="relu")),
     "Conv1DTranspose": _one(SEQ, lambda: L.Conv1DTranspose(4, 3, strides=2)),
     "Conv3DTranspose": _one((3, 3, 3, 2), lambda: L.Conv3DTranspose(3, 2)),
+    "Conv3DTranspose strided": _one(
+        (3, 3, 4, 2), lambda: L.Conv3DTranspose(3, (4, 3, 2), strides=(2, 1, 2), padding="same")
+    ),
     "DepthwiseConv2D": _one(MAP, lambda: L.DepthwiseConv2D(3, depth_multiplier=2)),
     "DepthwiseConv2D dilated": _one(MAP, lambda: L.DepthwiseConv2D(3, dilation_rate=2)),
     "DepthwiseConv1D": _one(SEQ, lambda: L.DepthwiseConv1D(3)),
@@ -108,6 +111,9 @@ CONVOLUTIONS = {
         (9, 6), lambda: L.SeparableConv1D(4, 3, strides=2, padding="same")
     ),
     "LocallyConnected2D": _one(MAP, lambda: L.LocallyConnected2D(3, 3)),
+    "LocallyConnected2D strided": _one(
+        (7, 6, 4), lambda: L.LocallyConnected2D(3, (3, 2), strides=2, activation="elu")
+    ),
     "LocallyConnected1D": _one(SEQ, lambda: L.LocallyConnected1D(3, 3)),
 }
 
@@ -178,6 +184,7 @@ ACTIVATIONS = {
     "ReLU slope": _one(MAP, lambda: L.ReLU(negative_slope=0.1)),
     "ReLU slope max": _one(MAP, lambda: L.ReLU(2.0, negative_slope=0.1)),
     "ReLU threshold": _one(MAP, lambda: L.ReLU(threshold=0.5)),
+    "ReLU threshold slope max": _one(MAP, lambda: L.ReLU(2.0, negative_slope=0.1, threshold=0.5)),
     "ThresholdedReLU": _one(MAP, lambda: L.ThresholdedReLU(0.5)),
     "LeakyReLU": _one(MAP, lambda: L.LeakyReLU(0.2)),
     "PReLU": _one(MAP, lambda: L.PReLU()),
@@ -268,6 +275,9 @@ MERGES = {
     "x + x": _op(MAP, lambda x: x + x),
 }
 
+CAUSAL = np.tri(5, dtype=bool)
+HIDING = np.where(CAUSAL, 0.0, -1e9).astype("float32")
+POSITIONS = np.random.default_rng(5).normal(size=SEQ).astype("float32")
 ATTENTIONS = {
     "Attention": _two(lambda q, v: L.Attention()([q, v]), SEQ, (4, 6)),
     "Attention scaled self": _op(SEQ, lambda x: L.Attention(use_scale=True)([x, x, x])),
@@ -279,6 +289,18 @@ ATTENTIONS = {
     "MultiHeadAttention causal": _op(
         SEQ, lambda x: L.MultiHeadAttention(2, 3)(x, x, use_causal_mask=True)
     ),
+    "MultiHeadAttention mask": _op(
+        SEQ,
+        lambda x: L.MultiHeadAttention(2, 3)(x, x, attention_mask=tf.constant(CAUSAL[None, ::-1])),
+    ),
+    "Attention causal": _op(
+        SEQ, lambda x: L.Attention(use_scale=True)([x, x], use_causal_mask=True)
+    ),
+    "AdditiveAttention causal": _op(
+        SEQ, lambda x: L.AdditiveAttention()([x, x], use_causal_mask=True)
+    ),
+    "Softmax mask": _op((5, 5), lambda x: L.Softmax()(x, tf.constant(CAUSAL))),
+    "scores + mask": _op((2, 5, 5), lambda x: tf.nn.softmax(x + HIDING)),
 }
 
 RECURRENTS = {
@@ -296,6 +318,10 @@ RECURRENTS = {
     ),
     "RNN(LSTMCell)": _one(SEQ, lambda: L.RNN(L.LSTMCell(4))),
     "StackedRNNCells": _one(SEQ, lambda: L.RNN([L.GRUCell(4), L.LSTMCell(3)])),
+    "ConvLSTM2D states": _op(
+        (3, 5, 5, 2),
+        lambda x: L.ConvLSTM2D(2, 3, strides=2, return_state=True, go_backwards=True)(x),
+    ),
     "ConvLSTM2D": _one((3, 5, 5, 2), lambda: L.ConvLSTM2D(2, 3)),
 }
 
@@ -304,7 +330,16 @@ OPERATIONS = {
     "x * y": _two(lambda a, b: a * b, MAP, MAP),
     "x - y": _two(lambda a, b: a - b, MAP, MAP),
     "x / y": _two(lambda a, b: a / (tf.nn.relu(b) + 1.0), MAP, MAP),
+    "x / -y": _two(lambda a, b: a / (-1.0 - tf.nn.relu(b)), MAP, MAP),
+    "2 / y": _op(MAP, lambda x: 2.0 / (tf.nn.relu(x) + 1.0)),
+    "x / sum": _op(
+        MAP,
+        lambda x: tf.nn.relu(x) / (1.0 + tf.reduce_sum(tf.nn.relu(x), -1, keepdims=True)),
+    ),
     "x + constant": _op(MAP, lambda x: x + 0.5),
+    "x + positions": _op(SEQ, lambda x: x + POSITIONS),
+    "positions - x": _op(SEQ, lambda x: POSITIONS[None] - x),
+    "x * positions": _op(SEQ, lambda x: x * POSITIONS),
     "x * constant": _op(MAP, lambda x: x * 0.3),
     "constant - x": _op(MAP, lambda x: 1.0 - x),
     "x / constant": _op(MAP, lambda x: x / 255.0),

@@ -15,6 +15,7 @@ from tfedge import quant
 from tfedge._keras import keras, tf
 from tfedge.graph.trace import trace
 from tfedge.lower import lower
+from tfedge.quant.divisors import divisor_bounds
 from tfedge.quant.normalise import normalise
 from tfedge.quantized import ranges
 from tfedge.tflite import flatbuffer
@@ -22,14 +23,7 @@ from tfedge.tflite import flatbuffer
 L = keras.layers
 
 FLOAT = {
-    "Conv3DTranspose": "CONV_3D_TRANSPOSE stays float",
-    "LocallyConnected2D": "differ from place to place",
-    "LocallyConnected1D": "differ from place to place",
-    "ReLU threshold": "a threshold makes a jump",
-    "ThresholdedReLU": "a threshold makes a jump",
-    "MultiHeadAttention causal": "a causal mask adds numbers",
-    "ConvLSTM2D": "convolutional recurrent cells",
-    "x / y": "no rule how to quantize the operation math.truediv",
+    "x / y": "divisor's range is not known; give calibration data",
 }
 """What has no integer form, and what is said about it."""
 
@@ -43,7 +37,8 @@ WITH_8_BITS = {
 
 AGREEING = {
     "w8a8": (
-        "Conv3D", "Conv2DTranspose", "Conv1DTranspose", "DepthwiseConv1D",
+        "Conv3D", "Conv3DTranspose", "Conv3DTranspose strided", "LocallyConnected2D",
+        "LocallyConnected1D", "ConvLSTM2D", "Conv2DTranspose", "Conv1DTranspose", "DepthwiseConv1D",
         "SeparableConv1D strided", "Dense 3-D", "EinsumDense abcd,cde->abe",
         "EinsumDense abc,bd->adc", "TimeDistributed(Conv2D)", "BatchNormalization twice",
         "BatchNormalization axis 1", "LayerNormalization", "LayerNormalization axis 1",
@@ -53,14 +48,21 @@ AGREEING = {
         "Softmax axis 1", "MobileNetV3 hard_swish", "MobileNetV3 hard_sigmoid", "MaxPooling3D",
         "Resizing bilinear", "Multiply broadcast", "Squeeze and excite", "Average of three",
         "Concatenate same", "Dot 3-D", "Attention scaled self", "AdditiveAttention",
-        "MultiHeadAttention cross", "LSTM sequences", "GRU", "Bidirectional(LSTM)",
+        "MultiHeadAttention cross", "MultiHeadAttention causal", "MultiHeadAttention mask",
+        "Attention causal", "AdditiveAttention causal", "Softmax mask", "scores + mask",
+        "x + positions", "x / y", "x / -y", "2 / y", "x / sum", "ReLU threshold",
+        "ReLU threshold slope max", "ThresholdedReLU", "LSTM sequences", "GRU",
+        "Bidirectional(LSTM)",
         "StackedRNNCells", "tf.stack", "tf.split", "tf.einsum heads", "tf.reduce_sum",
         "tf.clip_by_value", "tf.reverse",
     ),
     "w8a16": (
-        "Dense relu", "Conv2DTranspose relu", "LayerNormalization 3-D", "activation gelu",
+        "Dense relu", "Conv3DTranspose strided", "LocallyConnected2D", "ConvLSTM2D",
+        "ReLU threshold", "x / sum", "Conv2DTranspose relu", "LayerNormalization 3-D",
+        "activation gelu",
         "activation selu", "activation relu6", "keras3 celu", "PReLU shared", "Add broadcast",
-        "RepeatVector", "MultiHeadAttention", "LSTM", "tf.reduce_min", "tf.sqrt",
+        "RepeatVector", "MultiHeadAttention", "MultiHeadAttention causal", "scores + mask",
+        "x + positions", "positions - x", "x * positions", "LSTM", "tf.reduce_min", "tf.sqrt",
     ),
 }  # fmt: skip
 """Layers whose file is compared with the simulation; all of them: benchmarks/layer_zoo.py."""
@@ -76,7 +78,8 @@ def test_what_is_written_equals_the_layer(name):
     flat = [tf.constant(data[n]) for n in model.input_names]
     want = [t.numpy() for t in tf.nest.flatten(model(flat, training=False))]
     for scheme in ("w8a8", "w8a16") if "gelu" in name else ("w8a8",):
-        made = normalise(trace(model), scheme)
+        graph = trace(model)
+        made = normalise(graph, scheme, bounds=divisor_bounds(graph, data))
         assert made.refused == []
         got = [t.numpy() for t in tf.nest.flatten(made.model(flat, training=False))]
         assert difference(got, want) < 1e-4
@@ -103,7 +106,7 @@ def test_integer_and_as_simulated(scheme, name):
 @pytest.mark.parametrize("name", FLOAT)
 def test_what_has_no_form_is_listed_with_the_reason(name):
     with pytest.warns(quant.QuantizationWarning, match=FLOAT[name]):
-        quant.quantize_aware(CASES[name].alone())
+        quant.quantize_aware(CASES[name].inside())
 
 
 @pytest.mark.parametrize("name", WITH_8_BITS)
@@ -111,6 +114,92 @@ def test_what_has_no_int16_kernel_gets_8_bits(name):
     said = f"is quantized as w8a8: TFLite has no int16 {WITH_8_BITS[name]}"
     with pytest.warns(quant.QuantizationWarning, match=said):
         quant.quantize_aware(CASES[name].alone(), "w8a16")
+
+
+@pytest.mark.parametrize("name", ["MultiHeadAttention causal", "Attention causal", "scores + mask"])
+def test_masks_leave_8_bits_their_accuracy(name):
+    model, data = CASES[name].alone(), CASES[name].data()
+    want, got = (m(data["x0"]).numpy() for m in (model, quant.quantize_aware(model, "w8a8", data)))
+    assert 10 * np.log10(np.sum(want**2) / np.sum((want - got) ** 2)) >= 25
+
+
+def test_what_a_causal_mask_hides_moves_nothing_but_roundings():
+    case = CASES["MultiHeadAttention causal"]
+    model, data = case.alone(), case.data()
+    later = {"x0": np.concatenate([data["x0"][:, :3], data["x0"][::-1, 3:]], axis=1)}
+    file = lower(quant.quantize_aware(model, "w8a8", data), "w8a8")
+    (a, step, _), (b, _, _) = (next(iter(run(file, d).values())) for d in (data, later))
+    assert np.abs(a - b)[:, :3].max() <= 4.01 * step
+    assert np.abs(a - b)[:, 3:].max() > 20 * step
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w8a16"])
+@pytest.mark.parametrize("theta", [0.0, 0.02, 9.0])
+def test_a_threshold_may_lie_anywhere(scheme, theta):
+    model = keras.Sequential([keras.Input((6,), name="x"), L.ThresholdedReLU(theta)])
+    x = {"x": np.random.default_rng(0).normal(size=(64, 6)).astype("float32")}
+    aware = quant.quantize_aware(model, scheme, x)
+    file = lower(aware, scheme)
+    assert float_ops(file) == []
+    for resolver in RESOLVERS:
+        assert steps_apart(aware, file, x, resolver).max() <= 2.01
+    want, got = model(x["x"]).numpy(), aware(x["x"]).numpy()
+    assert np.mean(np.abs(want - got)) < 0.005
+
+
+def test_a_threshold_has_the_gradient_of_keras():
+    layer = L.ThresholdedReLU(0.5)
+    model = keras.Sequential([keras.Input((4,), name="x"), layer])
+    x = tf.constant([[-1.0, 0.2, 0.7, 2.0]])
+    aware = quant.quantize_aware(model, "w8a8", x.numpy())
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.reduce_sum(aware(x, training=True))
+    np.testing.assert_allclose(tape.gradient(y, x), [[0, 0, 1, 1]], atol=0.01)
+
+
+def test_recurrent_dropout_is_said_to_be_left_out():
+    model = keras.Sequential([keras.Input(SEQ), L.Bidirectional(L.LSTM(3, recurrent_dropout=0.3))])
+    x = np.random.default_rng(0).normal(size=(16, *SEQ)).astype("float32")
+    said = r"\(LSTM\): recurrent_dropout=0.3 is left out"
+    with pytest.warns(quant.QuantizationWarning, match=said):
+        aware = quant.quantize_aware(model, calibration=x, strict=True)
+    assert any("recurrent_dropout" in note for note in quant.report(aware).notes)
+    assert float_ops(lower(aware, "w8a8")) == []
+
+
+def test_a_division_needs_a_divisor_away_from_0():
+    i, j = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    model, rng = keras.Model([i, j], L.Dense(2)(i / j)), np.random.default_rng(0)
+    a, away = (rng.uniform(1, 2, (32, 4)).astype("float32") for _ in range(2))
+    for near, said in ((away - 1.5, "0 is no divisor"), (away - 0.99, "too few codes")):
+        with pytest.warns(quant.QuantizationWarning, match=said):
+            aware = quant.quantize_aware(model, "w8a8", {"a": a, "b": near})
+        assert "DIV" in op_names(lower(aware, "w8a8"))
+    batches = iter([{"a": a, "b": away}])  # read twice: for the divisor, and for all ranges
+    assert float_ops(lower(quant.quantize_aware(model, "w8a8", batches), "w8a8")) == []
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w8a16"])
+def test_a_causal_mask_of_keras_3_is_integer(scheme):
+    import keras as keras3
+
+    i = keras3.Input(SEQ, name="x")
+    y = keras3.layers.MultiHeadAttention(2, 3, name="m")(i, i, use_causal_mask=True)
+    y = keras3.layers.Attention(name="a")([y, i], use_causal_mask=True)
+    x = np.random.default_rng(0).normal(size=(32, *SEQ)).astype("float32")
+    aware = quant.quantize_aware(keras3.Model(i, y), scheme, x)
+    file = lower(aware, scheme)
+    assert float_ops(file) == []
+    assert steps_apart(aware, file, {"x": x}).max() <= _STEPS[scheme]
+
+
+def test_masks_from_data_stay_float_with_the_reason():
+    i = keras.Input((5,), dtype="int32")
+    x = L.Embedding(9, 6, mask_zero=True)(i)
+    model = keras.Model(i, L.MultiHeadAttention(2, 3)(x, x, use_causal_mask=True))
+    with pytest.warns(quant.QuantizationWarning, match="computed from data while the model runs"):
+        quant.quantize_aware(model)
 
 
 def _normed():
@@ -165,7 +254,7 @@ def test_masks_are_refused():
     with pytest.warns(quant.QuantizationWarning, match=r"'lstm' \(LSTM\) stays float: masks"):
         quant.quantize_aware(model)
     i = keras.Input((None, 4))
-    model = keras.Model(i, L.GRU(3)(i))
+    model = keras.Model(i, L.Dense(2)(L.GRU(3)(i)))
     with pytest.warns(quant.QuantizationWarning, match="number of steps is free"):
         quant.quantize_aware(model)
 
@@ -248,7 +337,7 @@ def test_constants_are_merged_into_their_neighbours():
 
 def test_a_file_lists_only_op_codes_that_it_uses():
     i = keras.Input(SEQ, name="x")
-    model = keras.Model(i, L.Dense(2)(L.ThresholdedReLU(0.1)(L.Dense(3)(i))))
+    model = keras.Model(i, L.Dense(2)(tf.math.sin(L.Dense(3)(i))))
     x = np.random.default_rng(0).normal(size=(8, *SEQ)).astype("float32")
     with pytest.warns(quant.QuantizationWarning):
         file = lower(quant.quantize_aware(model, calibration=x), "w8a8")

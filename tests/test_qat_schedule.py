@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from tests.run_file import float_ops, steps_apart
-from tfedge import quant
+from tfedge import quant, stages
 from tfedge._keras import keras
 from tfedge.distill import Distiller
 from tfedge.errors import InputError, ModelError
 from tfedge.lower import lower
 from tfedge.quant import QatSchedule
 from tfedge.quantized import ranges
+from tfedge.specs import QatSpec
 
 L = keras.layers
 RNG = np.random.default_rng(0)
@@ -191,3 +192,52 @@ def test_wrong_schedules_are_refused():
     with pytest.raises(InputError, match="no batch norm"):
         plain.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0,
                   callbacks=[QatSchedule(freeze_batch_norm_step=1)])  # fmt: skip
+
+
+class Fails(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 1:
+            raise RuntimeError("stopped")
+
+
+def test_a_fit_that_failed_leaves_the_model_as_it_was_made():
+    aware = made()
+    file = lower(aware, "w8a8")
+    before = [w.copy() for w in aware.get_weights()]
+    with pytest.raises(RuntimeError, match="stopped"):
+        aware.fit(X, Y, batch_size=8, verbose=0,
+                  callbacks=[QatSchedule(100, freeze_batch_norm_step=0), Fails()])  # fmt: skip
+    aware.set_weights(before)
+    assert lower(aware, "w8a8") == file  # It would be float.
+    watch = Watch(aware)
+    aware.fit(X, Y, batch_size=8, verbose=0, callbacks=[watch])
+    assert all(moved(watch.rows, "statistics")) and all(moved(watch.rows, "ranges"))
+    aware.set_weights(before)
+    watch = Watch(aware)  # Another schedule finds nothing of the failed one either.
+    aware.fit(X, Y, batch_size=8, verbose=0,
+              callbacks=[QatSchedule(freeze_ranges_step=10**6), watch])  # fmt: skip
+    assert all(moved(watch.rows, "statistics"))
+    assert "train_step" not in vars(aware) and "make_train_function" not in vars(aware)
+
+
+def test_validation_is_quantized_before_the_start():
+    aware = made("fixed")
+    for row in ranges(aware):
+        if row.layer == "d" and row.role == "output":
+            row.low.assign(-600.0)  # Steps of 5: quantized, every logit is 0.
+            row.high.assign(600.0)
+    aware.optimizer.learning_rate = 0.0
+    history = aware.fit(
+        X, Y, verbose=0, validation_data=(X, Y), callbacks=[QatSchedule(100)]
+    ).history
+    assert history["val_loss"][0] == pytest.approx(np.log(3), rel=1e-5)
+    assert abs(history["loss"][0] - np.log(3)) > 1e-3
+
+
+def test_a_stage_finds_missing_batch_norm_in_the_rehearsal():
+    plain = keras.Sequential([keras.Input((4,)), L.BatchNormalization(), L.Dense(2)])
+    folded = keras.Sequential([keras.Input((4,)), L.Dense(2), L.BatchNormalization()])
+    spec = QatSpec(freeze_batch_norm_step=5)
+    stages.simulated(plain, spec)
+    with pytest.raises(InputError, match="no batch norm to freeze.*folded"):
+        stages.simulated(folded, spec)

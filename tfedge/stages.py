@@ -284,12 +284,15 @@ def simulated(model: Any, spec: QatSpec, samples: Any = None) -> Any:
         model: A float model.
         spec: The stage.
         samples: Calibration data; None for a rehearsal.
+
+    Raises:
+        TfedgeError: As `quant.quantize_aware`; or the stage's steps do not fit the model.
     """
     from tfedge import quant
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", quant.QuantizationWarning)
-        return quant.quantize_aware(
+        made = quant.quantize_aware(
             model,
             spec.scheme,
             samples,
@@ -298,6 +301,9 @@ def simulated(model: Any, spec: QatSpec, samples: Any = None) -> Any:
             ranges=spec.ranges if samples is not None else "moving_average",
             preserve=spec.preserve if samples is not None else "",
         )
+    for schedule in _schedule(spec):
+        schedule.check(made)
+    return made
 
 
 def _schedule(spec: QatSpec) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from tfedge._keras import keras, tf
 from tfedge.bridge import functions
 from tfedge.graph.copying import copy_layer
 from tfedge.graph.rewrite import Piece
+from tfedge.quant.masks import mask_of, masked_scores
 from tfedge.quant.placement import FIXED_RANGE_ACTIVATIONS, FUSED_ACTIVATIONS
 from tfedge.quant.sketch import NoForm, Sketch
 
@@ -161,15 +162,48 @@ def split_activation(s: Sketch) -> list[Piece]:
     return [Piece(linear, s.layer.get_weights()), Piece(act)]
 
 
+_STEEP = {8: 1e6, 16: 1e5}
+"""Slope of the gate at a threshold, by bits: int16 TANH holds inputs of up to 170000."""
+
+
+def _beyond(s: Sketch, x: Any, threshold: float, closed: bool = False) -> Any:
+    """X above a threshold > 0, else 0: x times a tanh so steep that it jumps from code to code.
+
+    The gate's input is kept between 0 and twice the threshold, so that its range is known. Its
+    gradient is left out, as Keras leaves it out: the jump has none.
+
+    Args:
+        s: The sketch.
+        x: Any tensor.
+        threshold: Where it jumps.
+        closed: Whether x == threshold is above it.
+    """
+    steep = _STEEP[s.bits]
+    near = s.add(_L.ReLU(2.0 * threshold, name=s.name("near")), x)
+    excess = s.affine(near, steep / threshold, 20.0 * closed - steep, "excess")
+    sign = s.function("tanh", s.op(tf.stop_gradient, "fixed", excess), "sign")
+    return s.times(x, s.relu(sign, "gate"), "beyond")
+
+
+def thresholded(s: Sketch) -> list[Piece]:
+    """ThresholdedReLU: x where it is above theta, else 0."""
+    (x,), theta = s.inputs, float(s.layer.theta)
+    return s.piece(_beyond(s, x, theta) if theta else s.relu(x))
+
+
 def relu(s: Sketch) -> list[Piece]:
-    """A ReLU with a slope, a limit and a slope; a threshold above 0 makes a jump."""
+    """A ReLU with a threshold, a slope or a limit and a slope."""
     layer, (x,) = s.layer, s.inputs
     slope, threshold = float(layer.negative_slope or 0.0), float(layer.threshold or 0.0)
     if threshold:
-        raise NoForm("a threshold makes a jump, which no integer kernel computes")
-    if not slope:
+        y = _beyond(s, x, threshold, closed=True)
+        if slope:  # slope*(x - threshold) below the threshold, 0 above it
+            below = s.affine(s.at_most(x, threshold, "below"), slope, -slope * threshold, "slope")
+            y = s.plus(y, below)
+    elif slope:
+        y = _leaky(s, x, slope)
+    else:
         return []
-    y = _leaky(s, x, slope)
     return s.piece(y if layer.max_value is None else s.at_most(y, float(layer.max_value)))
 
 
@@ -190,11 +224,16 @@ def elu(s: Sketch) -> list[Piece]:
 
 def softmax(s: Sketch) -> list[Piece]:
     """Softmax over an axis that is not the last: moved there and back."""
-    (x,) = s.inputs
+    x = s.inputs[0]
     rank, axes = len(x.shape), np.ravel(s.layer.axis)
     axis = int(axes[0]) % rank
-    if len(axes) != 1 or axis == 0 or len(s.call.inputs) != 1:
+    if len(axes) != 1 or axis == 0:
         raise NoForm(f"its axis {s.layer.axis} has no kernel")
+    mask = mask_of(s, "mask")
+    if mask is not None:
+        if axis != rank - 1:
+            raise NoForm("it has a mask and its axis is not the last one")
+        return s.piece(s.function("softmax", masked_scores(s, x, mask), "softmax"))
     if axis == rank - 1:
         return []
     order = [a for a in range(rank) if a != axis] + [axis]
@@ -212,6 +251,7 @@ ACTIVATIONS: dict[type, Any] = {
         split_activation,
     ),
     _L.ReLU: relu,
+    _L.ThresholdedReLU: thresholded,
     _L.PReLU: prelu,
     _L.ELU: elu,
     _L.Softmax: softmax,

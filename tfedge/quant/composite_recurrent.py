@@ -10,6 +10,7 @@ import numpy as np
 from tfedge._keras import keras, tf
 from tfedge.graph.copying import copy_layer
 from tfedge.graph.rewrite import Piece
+from tfedge.quant.composite_shapes import merged_batch, parted_batch
 from tfedge.quant.sketch import NoForm, Sketch
 
 _L = keras.layers
@@ -25,7 +26,7 @@ class _Cell:
 
     def __init__(self, s: Sketch, cell: Any, prefix: str) -> None:
         self.s, self.cell, self.prefix = s, cell, prefix
-        self.units = int(cell.units)
+        self.units = int(getattr(cell, "units", None) or cell.filters)
         self._layers: dict[str, Any] = {}
 
     def shared(self, suffix: str, make: Callable[[str], Any], *inputs: Any) -> Any:
@@ -64,15 +65,20 @@ class _Cell:
         weights = [kernel] if bias is None else [kernel, bias]
         return self.s.add(self._layers[suffix], h, weights=weights)
 
-    def input_parts(self, x: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    def input_parts(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Kernel and bias of what the input contributes, for all steps at once."""
         kernel, _, bias = self.weights()
         return kernel, bias
 
+    def inputs(self, x: Any) -> Any:
+        """What the input contributes, [batch, steps, ..., gates * units]."""
+        kernel, bias = self.input_parts()
+        return self.s.dense(x, kernel, bias, f"{self.prefix}inputs")
+
     def part(self, z: Any, number: int, suffix: str) -> Any:
-        """Gate `number` of [batch, gates * units]."""
+        """Gate `number` of [batch, ..., gates * units]."""
         cut = slice(number * self.units, (number + 1) * self.units)
-        return self.s.cut(z, (slice(None), cut), self.prefix + suffix)
+        return self.s.cut(z, (*[slice(None)] * (len(z.shape) - 1), cut), self.prefix + suffix)
 
     def step(self, x: Any, states: list[Any]) -> list[Any]:
         """New states; the first is the output.
@@ -109,9 +115,34 @@ class _Lstm(_Cell):
         return [self.times("out", o, self.activate("act", act, new)), new]
 
 
+class _ConvLstm(_Lstm):
+    """An LSTM whose products are convolutions; [batch, rows, columns, units] for [batch, units]."""
+
+    def inputs(self, x: Any) -> Any:
+        cell, steps = self.cell, int(x.shape[1])
+        kernel, bias = self.input_parts()
+        conv = _L.Conv2D(
+            kernel.shape[-1], kernel.shape[:2], strides=cell.strides, padding=cell.padding,
+            dilation_rate=cell.dilation_rate, use_bias=bias is not None,
+            name=self.s.name(f"{self.prefix}inputs"),
+        )  # fmt: skip
+        flat = merged_batch(self.s, x, f"{self.prefix}steps_in")
+        y = self.s.add(conv, flat, weights=[kernel] if bias is None else [kernel, bias])
+        return parted_batch(self.s, y, steps, f"{self.prefix}steps_out")
+
+    def recurrent(self, suffix: str, h: Any, kernel: np.ndarray, bias: Any = None) -> Any:
+        if suffix in self._layers:
+            return self._layers[suffix](h)
+        self._layers[suffix] = _L.Conv2D(
+            kernel.shape[-1], kernel.shape[:2], padding="same", use_bias=False,
+            name=self.s.name(self.prefix + suffix),
+        )  # fmt: skip
+        return self.s.add(self._layers[suffix], h, weights=[kernel])
+
+
 class _Gru(_Cell):
-    def input_parts(self, x: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        kernel, bias = super().input_parts(x)
+    def input_parts(self) -> tuple[np.ndarray, np.ndarray | None]:
+        kernel, bias = super().input_parts()
         return kernel, bias[0] if bias is not None and self.cell.reset_after else bias
 
     def step(self, x: Any, states: list[Any]) -> list[Any]:
@@ -146,16 +177,21 @@ _CELLS: dict[str, tuple[type[_Cell], int]] = {
     "SimpleRNNCell": (_Simple, 1),
     "LSTMCell": (_Lstm, 2),
     "GRUCell": (_Gru, 1),
+    "ConvLSTMCell": (_ConvLstm, 2),
 }
 
 
 def recurrent(s: Sketch) -> list[Piece]:
-    """LSTM, GRU, SimpleRNN and RNN over cells of these kinds."""
+    """LSTM, GRU, SimpleRNN, ConvLSTM2D and RNN over cells of these kinds."""
     layer, (x, *given) = s.layer, s.inputs
     _check(s, x)
     cells = list(getattr(layer.cell, "cells", [layer.cell]))
     if len(cells) > 1 and given:
         raise NoForm("its cells are stacked and get their first states from outside")
+    rates = {float(getattr(c, "recurrent_dropout", 0.0) or 0.0) for c in cells} - {0.0}
+    if rates:
+        what = f"recurrent_dropout={max(rates)} is left out"
+        s.caveat = f"{what}: no layer holds one mask over all steps"
     states: list[Any] = []
     for number, cell in enumerate(cells):
         last = number == len(cells) - 1
@@ -175,6 +211,8 @@ def _check(s: Sketch, x: Any) -> None:
         raise NoForm("masks have no integer form")
     if layer.stateful or getattr(layer, "time_major", False):
         raise NoForm("it keeps its states between calls, or has time first")
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
+        raise NoForm("channels_first is not what TFLite's kernels take; use channels_last")
     if x.shape[1] is None:
         raise NoForm("its number of steps is free; declare it")
     if int(x.shape[1]) > MOST_STEPS:
@@ -192,8 +230,7 @@ def _run(
     written = kind(s, cell, prefix)
     if float(getattr(cell, "dropout", 0.0) or 0.0):
         x = s.add(_L.Dropout(cell.dropout, name=s.name(f"{prefix}dropout")), x)
-    kernel, bias = written.input_parts(x)
-    parts = s.dense(x, kernel, bias, f"{prefix}inputs")
+    parts = written.inputs(x)
     states = list(given) if given else [None] * count
     outputs = []
     steps = range(int(x.shape[1]))
@@ -231,5 +268,6 @@ RECURRENT: dict[type, Any] = {
     _L.GRU: recurrent,
     _L.SimpleRNN: recurrent,
     _L.RNN: recurrent,
+    _L.ConvLSTM2D: recurrent,
     _L.Bidirectional: bidirectional,
 }

@@ -17,7 +17,8 @@ _L = keras.layers
 Form = Callable[[Sketch], "list[Piece]"]
 
 
-def _channels_last(s: Sketch) -> None:
+def channels_last(s: Sketch) -> None:
+    """Raises NoForm for a layer whose channels come first."""
     if getattr(s.layer, "data_format", "channels_last") != "channels_last":
         raise NoForm("channels_first is not what TFLite's kernels take; use channels_last")
 
@@ -34,7 +35,7 @@ def _lifted(config: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 def conv_1d_transpose(s: Sketch) -> list[Piece]:
     """Conv1DTranspose: a 2-D one of height 1."""
-    _channels_last(s)
+    channels_last(s)
     layer, (x,) = s.layer, s.inputs
     names = ("kernel_size", "strides", "dilation_rate", "output_padding")
     config = {**_lifted(layer.get_config(), names), "name": s.name("conv")}
@@ -48,7 +49,7 @@ def conv_1d_transpose(s: Sketch) -> list[Piece]:
 
 def depthwise_1d(s: Sketch) -> list[Piece]:
     """DepthwiseConv1D: a 2-D one of height 1, whose strides must be equal on both axes."""
-    _channels_last(s)
+    channels_last(s)
     layer, (x,) = s.layer, s.inputs
     config = _lifted(layer.get_config(), ("kernel_size", "dilation_rate"))
     stride = int(np.ravel(layer.strides)[-1])
@@ -63,12 +64,12 @@ def depthwise_1d(s: Sketch) -> list[Piece]:
     return s.piece(s.reshape(y, y.shape[2:], "out"))
 
 
-def _merged_batch(s: Sketch, x: Any, suffix: str) -> Any:
+def merged_batch(s: Sketch, x: Any, suffix: str) -> Any:
     """[B, T, ...] -> [B*T, ...]."""
     return s.op(tf.reshape, suffix, x, (-1, *s.known(x)[1:]))
 
 
-def _parted_batch(s: Sketch, x: Any, steps: int, suffix: str) -> Any:
+def parted_batch(s: Sketch, x: Any, steps: int, suffix: str) -> Any:
     """[B*T, ...] -> [B, T, ...]."""
     return s.op(tf.reshape, suffix, x, (-1, steps, *s.known(x)))
 
@@ -82,14 +83,14 @@ def time_distributed(s: Sketch) -> list[Piece]:
     if hasattr(inner, "layers") or hasattr(inner, "layer"):
         raise NoForm("it holds a model or a wrapper; call that on merged steps instead")
     steps = s.known(x)[0]
-    flat = _merged_batch(s, x, "steps_in")
+    flat = merged_batch(s, x, "steps_in")
     y = s.add(copy_layer(inner, name=s.name("inner")), flat, weights=inner.get_weights() or None)
-    return s.piece(_parted_batch(s, y, steps, "steps_out"))
+    return s.piece(parted_batch(s, y, steps, "steps_out"))
 
 
 def conv_3d(s: Sketch) -> list[Piece]:
     """Conv3D: a 2-D one on the depth's shifts, which are joined along the channels."""
-    _channels_last(s)
+    channels_last(s)
     layer, (x,) = s.layer, s.inputs
     if layer.groups != 1:
         raise NoForm("a grouped Conv3D has no integer form")
@@ -108,7 +109,7 @@ def conv_3d(s: Sketch) -> list[Piece]:
     for k in range(depth):
         cut = slice(k * spread, k * spread + (after - 1) * stride + 1, stride)
         shifts.append(s.cut(x, (slice(None), cut), f"shift_{k}"))
-    flat = [_merged_batch(s, t, f"flat_{k}") for k, t in enumerate(shifts)]
+    flat = [merged_batch(s, t, f"flat_{k}") for k, t in enumerate(shifts)]
     joined = flat[0]
     if depth > 1:
         joined = s.add(_L.Concatenate(name=s.name("joined")), *flat)
@@ -120,19 +121,19 @@ def conv_3d(s: Sketch) -> list[Piece]:
         use_bias=layer.use_bias, kernel_regularizer=layer.kernel_regularizer, name=s.name("conv"),
     )  # fmt: skip
     y = s.add(conv, joined, weights=[kernel, *bias])
-    return s.piece(_parted_batch(s, y, after, "parted"))
+    return s.piece(parted_batch(s, y, after, "parted"))
 
 
 def pool_3d(s: Sketch) -> list[Piece]:
     """MaxPooling3D and AveragePooling3D: over height and width, then over the depth."""
-    _channels_last(s)
+    channels_last(s)
     layer, (x,) = s.layer, s.inputs
     kind = _L.MaxPooling2D if isinstance(layer, _L.MaxPooling3D) else _L.AveragePooling2D
     size, strides = layer.pool_size, layer.strides
     plane = kind(size[1:], strides[1:], layer.padding, name=s.name("plane"))
-    y = s.add(plane, _merged_batch(s, x, "depth_in"))
+    y = s.add(plane, merged_batch(s, x, "depth_in"))
     inner = s.known(y)
-    y = _parted_batch(s, y, s.known(x)[0], "depth_out")
+    y = parted_batch(s, y, s.known(x)[0], "depth_out")
     y = s.reshape(y, (y.shape[1], inner[0] * inner[1], inner[2]), "columns")
     depth = kind((size[0], 1), (strides[0], 1), layer.padding, name=s.name("depth"))
     y = s.add(depth, y)
@@ -141,7 +142,7 @@ def pool_3d(s: Sketch) -> list[Piece]:
 
 def global_pool_3d(s: Sketch) -> list[Piece]:
     """GlobalAveragePooling3D and GlobalMaxPooling3D: over one merged axis."""
-    _channels_last(s)
+    channels_last(s)
     layer, (x,) = s.layer, s.inputs
     *sizes, channels = s.known(x)
     average = isinstance(layer, _L.GlobalAveragePooling3D)
@@ -153,12 +154,12 @@ def global_pool_3d(s: Sketch) -> list[Piece]:
 
 def up_sampling_3d(s: Sketch) -> list[Piece]:
     """UpSampling3D: height and width, then the depth."""
-    _channels_last(s)
+    channels_last(s)
     layer, (x,) = s.layer, s.inputs
     plane = _L.UpSampling2D(layer.size[1:], name=s.name("plane"))
-    y = s.add(plane, _merged_batch(s, x, "depth_in"))
+    y = s.add(plane, merged_batch(s, x, "depth_in"))
     inner = s.known(y)
-    y = _parted_batch(s, y, s.known(x)[0], "depth_out")
+    y = parted_batch(s, y, s.known(x)[0], "depth_out")
     y = s.reshape(y, (y.shape[1], inner[0] * inner[1], inner[2]), "columns")
     y = s.add(_L.UpSampling2D((layer.size[0], 1), name=s.name("depth")), y)
     return s.piece(s.reshape(y, (y.shape[1], *inner), "result"))

@@ -8,13 +8,17 @@ LSTMs): `written_out` goes on until none is left.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tfedge.graph.canonical import symbol_of, unwrap
 from tfedge.graph.rewrite import Piece, Rewriter, as_is
 from tfedge.graph.trace import Call, Graph, trace
 from tfedge.quant.composite_activations import ACTIVATION_OPS, ACTIVATIONS
+from tfedge.quant.composite_attention import ATTENTIONS
+from tfedge.quant.composite_constants import CONSTANT_OPS
+from tfedge.quant.composite_division import DIVISION_OPS
 from tfedge.quant.composite_norms import NORMS, layer_scale
+from tfedge.quant.composite_places import PLACES
 from tfedge.quant.composite_products import PRODUCT_OPS, PRODUCTS
 from tfedge.quant.composite_recurrent import RECURRENT
 from tfedge.quant.composite_shapes import SHAPE_OPS, SHAPES, custom_scale
@@ -26,13 +30,27 @@ from tfedge.schemes import get_scheme
 Form = Callable[[Sketch], "list[Piece]"]
 
 
-FORMS: dict[type, Form] = {**ACTIVATIONS, **NORMS, **PRODUCTS, **RECURRENT, **SHAPES}
+FORMS: dict[type, Form] = {
+    **ACTIVATIONS,
+    **ATTENTIONS,
+    **NORMS,
+    **PLACES,
+    **PRODUCTS,
+    **RECURRENT,
+    **SHAPES,
+}
 """The form of a layer by exact class; an empty list leaves the layer as it is."""
 
 NAMED_FORMS: dict[str, Form] = {"LayerScale": layer_scale, "CustomScaleLayer": custom_scale}
 """Likewise of the layers that live in the applications modules, by class name."""
 
-OP_FORMS: dict[str, Form] = {**ACTIVATION_OPS, **PRODUCT_OPS, **SHAPE_OPS}
+OP_FORMS: dict[str, Form] = {
+    **ACTIVATION_OPS,
+    **CONSTANT_OPS,
+    **DIVISION_OPS,
+    **PRODUCT_OPS,
+    **SHAPE_OPS,
+}
 """Likewise of operations, by the name of their function (see `canonical.symbol_of`)."""
 
 
@@ -45,25 +63,33 @@ class Written:
         schemes: Scheme asked for, by name of a layer in it (where one is asked for by name).
         notes: Layer name -> what was done to it.
         reasons: Layer name -> why it could not be written out.
+        caveats: Layer name -> what it does otherwise in training, written out.
     """
 
     graph: Graph
     schemes: dict[str, str]
     notes: dict[str, str]
     reasons: dict[str, str]
+    caveats: dict[str, str] = field(default_factory=dict)
 
 
-def written_out(graph: Graph, scheme: str, given: Mapping[str, str]) -> Written:
+def written_out(
+    graph: Graph,
+    scheme: str,
+    given: Mapping[str, str],
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+) -> Written:
     """Writes every layer out that has a form.
 
     Args:
         graph: Traced from a float model.
         scheme: Scheme of the layers that `given` does not name.
         given: Scheme by layer name.
+        bounds: Smallest and largest divisor by name of a call that divides.
     """
     written = Written(graph, dict(given), {}, {})
     for _ in range(_DEPTH):
-        if not _round(written, scheme):
+        if not _round(written, scheme, bounds or {}):
             break
     return written
 
@@ -71,7 +97,7 @@ def written_out(graph: Graph, scheme: str, given: Mapping[str, str]) -> Written:
 _DEPTH = 8  # Forms of forms of forms; more would be a circle.
 
 
-def _round(written: Written, scheme: str) -> bool:
+def _round(written: Written, scheme: str, bounds: Mapping[str, tuple[float, float]]) -> bool:
     """Writes out the layers that have forms; False where there are none."""
     chains: dict[str, list[Piece] | None] = {}
 
@@ -85,7 +111,12 @@ def _round(written: Written, scheme: str) -> bool:
         asked = written.schemes.get(call.name, scheme)
         if call.name not in chains and asked != FLOAT and call.name not in written.reasons:
             try:
-                chains[call.name] = _form(site, call, get_scheme(asked).activation_bits)
+                bits = get_scheme(asked).activation_bits
+                sketch = Sketch(site, _inner(site, call), bits, bounds.get(call.name))
+                chains[call.name] = _form(sketch, call)
+                if sketch.caveat:
+                    kind = type(sketch.layer).__name__
+                    written.caveats[call.name] = f"'{call.name}' ({kind}): {sketch.caveat}"
             except NoForm as reason:
                 written.reasons[call.name] = str(reason)
     if not any(chain or chain is None for chain in chains.values()):
@@ -97,20 +128,25 @@ def _round(written: Written, scheme: str) -> bool:
     return True
 
 
-def _form(site: Rewriter, call: Call, bits: int) -> list[Piece]:
-    """The chain for a call, or an empty one."""
+def _inner(site: Rewriter, call: Call) -> Call:
+    """The call with the layer that its operation becomes, where there is one."""
     pieces = unwrap(site, call)
-    inner = replace(call, layer=pieces[0].layer) if len(pieces) == 1 else call
-    kind = type(inner.layer)
+    return replace(call, layer=pieces[0].layer) if len(pieces) == 1 else call
+
+
+def _form(sketch: Sketch, call: Call) -> list[Piece]:
+    """The chain for a call, or an empty one."""
+    kind = type(sketch.layer)
     form = FORMS.get(kind) or OP_FORMS.get(symbol_of(call.layer))
     if form is None and kind.__module__.split(".")[0] in ("tf_keras", "tfedge"):
         form = NAMED_FORMS.get(kind.__name__)
     if form is None or not call.inputs:
         return []
-    chain = form(Sketch(site, inner, bits))
+    chain = form(sketch)
     if chain:
-        what = kind.__name__ if inner is not call or not symbol_of(call.layer) else "operation"
-        site.notes.setdefault(
+        is_layer = sketch.call is not call or not symbol_of(call.layer)
+        what = kind.__name__ if is_layer else "operation"
+        sketch.site.notes.setdefault(
             call.name, f"{what} '{call.name}': written in simpler layers, which have kernels"
         )
     return chain

@@ -4,9 +4,10 @@ Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias 
 where everything between two layers is positively homogeneous, f(s x) = s f(x) for s > 0, channel c
 of the first may be divided by s_c and the weights that read it multiplied. Which weights belong to
 a channel is what `graph.analyse` knows, across residual sums, concatenations and depthwise layers.
-tfedge's kernels have a scale per output channel already, so what is balanced here is the range of a
-channel's activation, a_c, against that of the weights that read it, w_c (Xiao et al. 2023,
-"SmoothQuant", equation 4, with alpha = 1/2): s_c = sqrt(a_c / w_c), normed to a geometric mean of 1.
+tfedge's kernels have a scale per output channel already, so what is balanced here is the range of
+a channel's activation, a_c, against that of the weights that read it, w_c (Xiao et al. 2023,
+"SmoothQuant", equation 4, with alpha = 1/2): s_c = sqrt(a_c / w_c), normed to a geometric mean of
+1.
 """
 
 from __future__ import annotations

@@ -32,12 +32,14 @@ class Normalised:
         schemes: Scheme of each of its layers, by name.
         notes: Layer name -> what was done to it and why.
         refused: One line a layer that does not get the scheme that was asked for.
+        caveats: One line a layer that trains otherwise than in the float model.
     """
 
     model: Any
     schemes: dict[str, str]
     notes: dict[str, str]
     refused: list[str]
+    caveats: list[str]
 
 
 class Site(Rewriter):
@@ -96,6 +98,7 @@ def normalise(
     scheme: str = "w8a8",
     overrides: Mapping[str, str] | None = None,
     strict: bool = False,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> Normalised:
     """Rewrites a traced tf_keras model; see the module's rules.
 
@@ -104,6 +107,7 @@ def normalise(
         scheme: Scheme of the layers that `overrides` do not name.
         overrides: Scheme by layer name or expression.
         strict: Whether a layer that does not get its scheme is an error.
+        bounds: Smallest and largest divisor by name of a call that divides (see `divisors`).
 
     Returns:
         An independent float model (new layers, copied weights) with the same inputs, outputs and
@@ -114,7 +118,7 @@ def normalise(
         ModelError: With `strict`: the layers that do not get their scheme.
     """
     names = list(dict.fromkeys(c.name for c in graph.calls))
-    written = written_out(graph, scheme, overridden(names, overrides or {}))
+    written = written_out(graph, scheme, overridden(names, overrides or {}), bounds)
     site = Site(written.graph)
     site.treat(scheme, written.schemes, written.reasons)
     refused = explained(site, site.treatments)
@@ -123,4 +127,5 @@ def normalise(
     model = site.run()
     schemes = {name: site.scheme(old) for name, old in site.origin.items()}
     schemes |= {n: FLOAT for n in schemes if n in site.floats}
-    return Normalised(model, schemes, {**written.notes, **site.notes}, refused)
+    caveats = list(written.caveats.values())
+    return Normalised(model, schemes, {**written.notes, **site.notes}, refused, caveats)

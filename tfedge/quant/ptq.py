@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +23,10 @@ from tfedge.errors import InputError, did_you_mean
 from tfedge.graph import canonical
 from tfedge.quant import bias_correction, rounding
 from tfedge.quant.clipping import RANGE_METHODS, clip, histograms_of
+from tfedge.quant.divisors import repeatable
 from tfedge.quant.equalise import equalised
-from tfedge.quant.qat import quantize_aware
-from tfedge.quant.ranges import calibrate, input_specs, run_over, watched
+from tfedge.quant.qat import QuantizationWarning, quantize_aware
+from tfedge.quant.ranges import input_specs, run_over, watched
 from tfedge.schemes import get_scheme
 
 _HELD, _LEARN = 32, 64
@@ -73,14 +75,17 @@ class _Run:
         rest = samples if len(samples[0]) == held else [s[held:] for s in samples]
         self.learn = [tf.constant(s[:_LEARN]) for s in rest]
         self.wanted = _outputs(source, self.held)
+        self.warned = False
         self.model = self.quantized(source)
         self.steps: list[PtqStep] = []
 
     def quantized(self, source: Any) -> Any:
         """The quantize-aware form of a float model, ranges from the smallest and largest values."""
-        model = quantize_aware(source, **self.options)
-        calibrate(model, self.data)
-        return model
+        with warnings.catch_warnings():
+            if self.warned:
+                warnings.simplefilter("ignore", QuantizationWarning)
+            self.warned = True
+            return quantize_aware(source, calibration=self.data, **self.options)
 
     def sqnr(self, model: Any) -> float:
         """How near the outputs are to the float model's, in dB."""
@@ -166,7 +171,7 @@ def post_training(
             read twice, batch by batch, so that their number is free. 100 to 500 serve. The first
             up to 96 are kept in memory: 32 to judge by, 64 for the steps that learn.
         steps: Names in `PTQ_STEPS`; they run in the order of that table. "gptq" and "adaround"
-            take seconds to minutes.
+            take seconds to minutes; one of them at most.
         overrides: As for `quantize_aware`.
 
     Returns:
@@ -174,12 +179,18 @@ def post_training(
         step gained.
 
     Raises:
-        InputError: An unknown step, no calibration data or such that do not fit.
+        InputError: An unknown step, both gptq and adaround, no calibration data or such that do not
+            fit.
         ModelError: As `quantize_aware`.
     """
     for name in steps:
         if name not in PTQ_STEPS:
             raise InputError("unknown step", repr(name), did_you_mean(str(name), PTQ_STEPS))
+    if {"gptq", "adaround"} <= set(steps):
+        raise InputError(
+            "gptq and adaround both decide how each weight is rounded", "both",
+            "Choose one of them",
+        )  # fmt: skip
     if calibration is None:
         raise InputError(
             "post-training quantization needs calibration data", "none",
@@ -192,6 +203,7 @@ def post_training(
     options: dict[str, Any] = {"scheme": scheme, "overrides": overrides}
     if get_scheme(scheme).weight_bits < 8:
         options["ranges"] = "learned"  # their limits start at the least squared error
+    calibration = repeatable(calibration)
     samples = list(stack(calibration, input_specs(source), limit=_HELD + _LEARN).values())
     run = _Run(source, options, calibration, samples)
     before = run.sqnr(run.model)

@@ -15,6 +15,7 @@ from tfedge._keras import flavour, keras, tf
 from tfedge.bridge import to_tf_keras
 from tfedge.errors import InputError, ModelError
 from tfedge.graph.trace import flatten, functional_of, trace
+from tfedge.quant.divisors import divisor_bounds, divisors, repeatable
 from tfedge.quant.normalise import normalise
 from tfedge.quant.ranges import calibrate, check_simulation, prepare_kernels
 from tfedge.quant.treatment import QAT_SCHEMES
@@ -62,7 +63,7 @@ class QatReport:
 
 
 class QuantizationWarning(UserWarning):
-    """Some layers of a model do not get the scheme that was asked for."""
+    """Some layers of a model do not get the scheme that was asked for, or train otherwise."""
 
 
 def quantize_aware(
@@ -120,8 +121,8 @@ def quantize_aware(
 
     Raises:
         ModelError: The model is no float Functional or Sequential model, computes in mixed
-            precision, is quantized already, or (`strict`) has layers that do not get their scheme
-            (all of them are listed).
+            precision, is quantized already, has no layer that can be quantized, or (`strict`) has
+            layers that do not get their scheme (all of them are listed).
         InputError: The scheme cannot be trained, an override fits no layer, the calibration data do
             not fit (or are missing, for fixed ranges), or there is nothing to preserve.
     """
@@ -129,16 +130,29 @@ def quantize_aware(
     if flavour(model) == "keras3":
         model = to_tf_keras(model, keep_class=False)
     _check(model, scheme)
-    rewritten = normalise(trace(model), scheme, overrides, strict)
+    graph = trace(model)
+    if divisors(graph):
+        calibration = repeatable(calibration)
+    bounds = divisor_bounds(graph, calibration)
+    rewritten = normalise(graph, scheme, overrides, strict, bounds)
     if rewritten.refused:
         warnings.warn(_listed(rewritten.refused), QuantizationWarning, stacklevel=2)
+    if rewritten.caveats:
+        said = "layers that train otherwise than in the float model: "
+        warnings.warn(said + "; ".join(rewritten.caveats), QuantizationWarning, stacklevel=2)
     equal = _with_output_names(rewritten.model, output_names(functional_of(model)))
     added = {x.name for x in equal.layers} - rewritten.schemes.keys()
     schemes = {**dict.fromkeys(added, scheme), **rewritten.schemes}
     result = wired(equal, schemes, simulation)
+    if not is_quantized(result):
+        raise ModelError(
+            "the model has nothing to quantize: every layer stays float",
+            _listed(rewritten.refused) if rewritten.refused else "overrides that say so",
+            "Convert it with scheme='float32' or 'float16', or replace these layers",
+        )
     name_outputs(result)
     prepare_kernels(result)
-    _NOTES[result] = (*rewritten.refused, *rewritten.notes.values())
+    _NOTES[result] = (*rewritten.refused, *rewritten.caveats, *rewritten.notes.values())
     if calibration is not None:
         calibrate(result, calibration)
     return result

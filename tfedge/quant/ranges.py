@@ -154,11 +154,11 @@ def run_over(model: Any, data: Any) -> None:
     specs = input_specs(model)
     batch = specs[0].shape[0] or _BATCH
     for arrays in as_batches(data, specs, batch=batch, role="calibration data"):
-        flat = [tf.constant(_filled(arrays[s.name], s.shape[0])) for s in specs]
+        flat = [tf.constant(filled(arrays[s.name], s.shape[0])) for s in specs]
         model(tf.nest.pack_sequence_as(model._nested_inputs, flat), training=False)
 
 
-def _filled(array: Any, batch: int | None) -> Any:
+def filled(array: Any, batch: int | None) -> Any:
     """Repeats samples up to a fixed batch size, which changes no minimum or maximum."""
     if batch is None or len(array) == batch:
         return array

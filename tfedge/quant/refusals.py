@@ -19,11 +19,6 @@ from tfedge.quant.placement import (
 
 _L = keras.layers
 REASONS: dict[type, str] = {
-    _L.Conv3DTranspose: "TFLite's CONV_3D_TRANSPOSE stays float in an integer file",
-    _L.ConvLSTM2D: "convolutional recurrent cells are not written out",
-    _L.LocallyConnected1D: "TFLite has no kernel for weights that differ from place to place",
-    _L.LocallyConnected2D: "TFLite has no kernel for weights that differ from place to place",
-    _L.ThresholdedReLU: "a threshold makes a jump, which no integer kernel computes",
     _L.Lambda: "what its function computes cannot be seen; use a Keras layer",
 }
 """Why a known layer type has no integer form; other types have no rule yet."""

@@ -223,7 +223,7 @@ def _up(decision: Any) -> Any:
 
 
 def _learner(view: LinearView, grid: _Grid, low: np.ndarray, decision: Any, target: Any) -> Any:
-    """One step of the optimization, as a function of rows, targets, beta and the penalty's share."""
+    """One step of the optimization: a function of rows, targets, beta and the penalty's share."""
     optimizer = keras.optimizers.Adam(_RATE)
     optimizer.build([decision])
     product = _per_channel if view.depthwise else tf.matmul

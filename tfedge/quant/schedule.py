@@ -21,8 +21,9 @@ class QatSchedule(keras.callbacks.Callback):
     optimizer, which a checkpoint keeps: a training that goes on stands where it was. At a step
     given, the training function is traced anew (which takes as long as the first step did); between
     them nothing is computed for the schedule. With `steps_per_execution=k` a change comes up to
-    k - 1 steps late. When `fit` ends the model is as it was made: quantized, ranges moving, batch
-    norm as Keras has it; its weights and ranges are what the training made them.
+    k - 1 steps late. The schedule holds within training steps only: evaluation, validation in `fit`
+    and conversion always see the model as it was made, quantized, and so does what follows a `fit`
+    that ended or failed.
 
     Args:
         start_step: Before this step the model trains in float. Ranges that move or are learned
@@ -59,33 +60,44 @@ class QatSchedule(keras.callbacks.Callback):
                 "Freeze them later",
             )  # fmt: skip
         self._student: Any = None
-        self._quantizers: list[Any] = []
-        self._norms: list[Any] = []
-        self._frozen: list[Any] = []
         self._state: tuple[bool, bool, bool] | None = None
+        self._step: Any = None
 
     def set_model(self, model: Any) -> None:
-        """Finds the quantizers and the batch norm layers of the model, or a distiller's student."""
+        """Takes the model, and of a distiller its student."""
         super().set_model(model)
         self._student = getattr(model, "student", model)
-        layers = list(self._student._flatten_layers(include_self=False, recursive=True))
-        self._quantizers = [q for layer in layers for q in layer_quantizers(layer)]
-        self._norms = [x for x in layers if isinstance(x, keras.layers.BatchNormalization)]
+
+    def check(self, model: Any) -> None:
+        """Raises where the schedule does not fit a model; `fit` does so before its first step.
+
+        Args:
+            model: A quantize-aware tf_keras model; it is not changed.
+
+        Raises:
+            ModelError: The model is not quantize-aware, or not tfedge's.
+            InputError: Batch norm is to be frozen, and there is none.
+        """
+        quantizers, norms = _parts(model)
+        if not quantizers:
+            raise ModelError(
+                "QatSchedule is for quantize-aware models", f"'{model.name}'",
+                "Make the model so with tfedge.quant.quantize_aware",
+            )  # fmt: skip
+        if self.freeze_batch_norm_step is not None and not norms:
+            raise InputError(
+                "there is no batch norm to freeze",
+                f"in the quantize-aware form of '{model.name}' (one behind a Dense or Conv1D layer "
+                "is folded into it)",
+                "Leave freeze_batch_norm_step out",
+            )
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Takes the state that belongs to the optimizer's iterations."""
-        if not self._quantizers:
-            raise ModelError(
-                "QatSchedule is for quantize-aware models", f"'{self._student.name}'",
-                "Make the model so with tfedge.quant.quantize_aware",
-            )  # fmt: skip
-        if self.freeze_batch_norm_step is not None and not self._norms:
-            raise InputError(
-                "there is no batch norm to freeze", f"in '{self._student.name}'",
-                "Leave freeze_batch_norm_step out",
-            )  # fmt: skip
+        self.check(self._student)
+        self._step = self.model.train_step
+        _override(self.model, "make_train_function", self._make_for_another_fit)
         self._enter(self._state_at(self._iterations()))
-        self.model.make_train_function(force=True)  # fit made its own before it called this.
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Changes the state where its step has come."""
@@ -97,12 +109,17 @@ class QatSchedule(keras.callbacks.Callback):
             self._enter(state)
             if begins:
                 start_limits(self._student)
-            self.model.make_train_function(force=True)
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Leaves the model as it was made."""
-        self._enter((True, True, False))
-        self._state = None
+        """Takes the schedule out of the model's training steps."""
+        for name in ("train_step", "make_train_function"):
+            self.model.__dict__.pop(name, None)
+        self.model.train_function = self._state = self._step = None
+
+    def _make_for_another_fit(self, force: bool = False) -> Any:
+        """Only a new fit asks for it while the schedule is in: the one before must have failed."""
+        self.on_train_end()
+        return self.model.make_train_function(force)
 
     def _iterations(self) -> int:
         return int(self.model.optimizer.iterations.numpy())
@@ -121,17 +138,51 @@ class QatSchedule(keras.callbacks.Callback):
         return self._state == self._state_at(max(s for s in steps if s is not None))
 
     def _enter(self, state: tuple[bool, bool, bool]) -> None:
-        """Puts the model in a state; what was traced in another must not run again."""
-        quantizing, moving, frozen = self._state = state
+        """Trains on in a state: what was traced in another must not run again."""
+        self._state, step, student = state, self._step, self._student
+
+        def train_step(data: Any) -> Any:
+            with _Applied(student, state):
+                return step(data)
+
+        _override(self.model, "train_step", train_step)
+        # fit made its own before it called this.
+        type(self.model).make_train_function(self.model, force=True)
+
+
+class _Applied:
+    """A model in a state (see `QatSchedule._state_at`) within a block; afterwards as it was."""
+
+    def __init__(self, model: Any, state: tuple[bool, bool, bool]) -> None:
+        self._quantizers, self._norms = _parts(model)
+        self._state = state
+        self._phases: list[Phase] = []
+
+    def __enter__(self) -> None:
+        quantizing, moving, frozen = self._state
+        self._phases = [q.phase for q in self._quantizers]
         for quantizer in self._quantizers:
             quantizer.phase = Phase(quantizing, moving)
-        for norm in self._frozen:
-            del norm.__dict__["call"]
-        self._frozen = list(self._norms) if frozen else []
-        for norm in self._frozen:
-            object.__setattr__(norm, "call", _with_moving_statistics(norm))
-        for model in (self.model, self._student):
-            model.train_function = model.test_function = model.predict_function = None
+        for norm in self._norms if frozen else ():
+            _override(norm, "call", _with_moving_statistics(norm))
+
+    def __exit__(self, *error: object) -> None:
+        for quantizer, phase in zip(self._quantizers, self._phases, strict=True):
+            quantizer.phase = phase
+        for norm in self._norms:
+            norm.__dict__.pop("call", None)
+
+
+def _parts(model: Any) -> tuple[list[Any], list[Any]]:
+    """The quantizers and the batch norm layers of a model."""
+    layers = list(model._flatten_layers(include_self=False, recursive=True))
+    norms = [x for x in layers if isinstance(x, keras.layers.BatchNormalization)]
+    return [q for layer in layers for q in layer_quantizers(layer)], norms
+
+
+def _override(owner: Any, name: str, value: Any) -> None:
+    """Gives one object a method of its own, past Keras's tracking."""
+    object.__setattr__(owner, name, value)
 
 
 def _with_moving_statistics(norm: Any) -> Any:

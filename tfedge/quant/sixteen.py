@@ -68,7 +68,9 @@ def _check_kernels(graph: Graph) -> None:
         raise ModelError(
             "the model has layers without a kernel for 16-bit activations",
             "; ".join(dict.fromkeys(found)),
-            "Make the float model quantize-aware with scheme='w8a16': it keeps 8 bits there",
+            "Train with 16 bits from the start: tfedge.quant.quantize_aware(float_model, 'w8a16', "
+            "calibration) writes gelu in ops that have kernels, and keeps 8 bits in the other "
+            "layers",
         )
 
 

@@ -28,14 +28,22 @@ class Sketch:
         site: The rewriter of the graph.
         call: The call that is written out.
         bits: Activation bits that are asked for.
+        divisor: Smallest and largest value of what the call divides by, where they are known.
 
     Attributes:
         inputs: The symbolic tensors that stand for the call's.
         trainable: Whether the layer trains.
+        caveat: What the simpler layers do otherwise in training, and why; a form may set it.
     """
 
-    def __init__(self, site: Rewriter, call: Call, bits: int) -> None:
-        self.site, self.call, self.bits = site, call, bits
+    def __init__(
+        self,
+        site: Rewriter,
+        call: Call,
+        bits: int,
+        divisor: tuple[float, float] | None = None,
+    ) -> None:
+        self.site, self.call, self.bits, self.divisor = site, call, bits, divisor
         self.layer = call.layer
         self.trainable = bool(getattr(call.layer, "trainable", True))
         specs = [site.graph.tensors[i] for i in call.inputs]
@@ -43,6 +51,7 @@ class Sketch:
             keras.Input(batch_shape=t.shape, dtype=t.dtype, name=self.name(f"in{n}"))
             for n, t in enumerate(specs)
         ]
+        self.caveat = ""
         self.masked = any(t.masked for t in specs)
 
     def name(self, suffix: str) -> str:
@@ -154,14 +163,18 @@ class Sketch:
         )
         return self.add(layer, x, weights=[kernel] if bias is None else [kernel, bias])
 
-    def per_channel(self, x: Any, gain: Any, offset: Any, suffix: str = "affine") -> Any:
+    def per_channel(
+        self, x: Any, gain: Any, offset: Any, suffix: str = "affine", trainable: bool = True
+    ) -> Any:
         """Gain * x + offset by channel (the last axis): a 1x1 depthwise convolution.
 
         Per channel its kernel has one weight, which 8 bits represent exactly.
         """
         shape = tuple(x.shape[1:])
         flat = x if len(shape) == 3 else self.reshape(x, (1, _size(shape[:-1]), shape[-1]))
-        layer = _L.DepthwiseConv2D(1, use_bias=offset is not None, name=self.name(suffix))
+        layer = _L.DepthwiseConv2D(
+            1, use_bias=offset is not None, name=self.name(suffix), trainable=trainable
+        )
         kernel = np.reshape(np.asarray(gain, np.float32), (1, 1, -1, 1))
         y = self.add(layer, flat, weights=[kernel] if offset is None else [kernel, offset])
         return self.reshape(y, shape)

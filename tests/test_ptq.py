@@ -1,0 +1,142 @@
+"""Post-training quantization: each step does what it says, and none makes the result worse."""
+
+import numpy as np
+import pytest
+
+import tfedge
+from tests.zoo import randomize
+from tfedge._keras import keras, tf
+from tfedge.errors import InputError
+from tfedge.graph import canonical
+from tfedge.quant import bias_correction, post_training, quantize_aware, rounding
+from tfedge.quant.clipping import BINS, RANGE_METHODS, Histogram, get_method
+from tfedge.quant.equalise import equalised
+from tfedge.quant.ptq import DEFAULT_STEPS
+
+pytestmark = pytest.mark.filterwarnings("ignore::tfedge.quant.QuantizationWarning")
+L = keras.layers
+DATA = np.random.default_rng(0).normal(size=(96, 8, 8, 3)).astype("float32")
+
+
+def residual():
+    image = keras.Input((8, 8, 3), name="image")
+    x = L.Conv2D(8, 3, padding="same", use_bias=False, name="conv")(image)
+    x = L.ReLU(name="relu")(L.BatchNormalization(name="norm")(x))
+    y = L.DepthwiseConv2D(3, strides=2, padding="same", name="depthwise")(x)
+    y = L.Conv2D(8, 1, activation="relu", name="point")(L.ReLU(name="relu2")(y))
+    y = L.Add(name="add")([L.MaxPooling2D(name="pool")(x), y])
+    y = L.Flatten(name="flat")(L.ReLU(6.0, name="relu6")(L.Conv2D(4, 3, name="conv2")(y)))
+    model = keras.Model(image, L.Dense(5, name="out")(y))
+    randomize(model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def float_model():
+    return residual()
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w8a16"])
+def test_no_step_makes_it_worse_and_the_file_agrees(float_model, scheme):
+    model, report = post_training(float_model, scheme, DATA, steps=(*DEFAULT_STEPS, "gptq"))
+    assert [s.name for s in report] == ["min_max", "equalise", "ranges", "gptq", "bias"]
+    kept = [s.sqnr_db for s in report if s.kept]
+    assert kept == sorted(kept)
+    assert all(s.gained_db == 0 for s in report if not s.kept)
+    if scheme == "w4a8":
+        assert kept[-1] > kept[0] + 3
+    file = tfedge.convert(model, scheme)
+    assert tfedge.verify(model, file, DATA[:32]).within_one_step > 0.95
+
+
+@pytest.mark.parametrize("step", ["gptq", "adaround"])
+def test_rounding_leaves_codes_and_gains(float_model, step):
+    source = canonical(float_model, fold_batch_norm=True)
+    model = quantize_aware(source, "w4a8", DATA, ranges="learned")
+    want = source.predict(DATA, verbose=0)
+    before = np.square(model.predict(DATA, verbose=0) - want).mean()
+    assert getattr(rounding, step)(model, [tf.constant(DATA)]) == 5
+    assert np.square(model.predict(DATA, verbose=0) - want).mean() < 0.7 * before
+    for name in ("quant_conv", "quant_depthwise", "quant_out"):
+        kernel, quantizer, variables = model.get_layer(name)._weight_vars[0]
+        again = quantizer(tf.convert_to_tensor(kernel), False, variables)
+        np.testing.assert_allclose(again, kernel.numpy(), atol=1e-6)
+
+
+def test_rounding_at_8_bits_keeps_each_channels_scale(float_model):
+    model = quantize_aware(canonical(float_model, fold_batch_norm=True), "w8a8", DATA)
+    kernel, quantizer, _ = model.get_layer("quant_conv2")._weight_vars[0]
+    was = quantizer.largest(kernel).numpy()
+    rounding.gptq(model, [tf.constant(DATA)])
+    np.testing.assert_allclose(quantizer.largest(kernel).numpy(), was, rtol=1e-6)
+
+
+def test_equalised_network_is_equal(float_model):
+    source = canonical(float_model, fold_batch_norm=True)
+    kernel = source.get_layer("conv").kernel
+    kernel.assign(kernel * np.geomspace(0.01, 10, 8).astype("float32"))
+    equal, count = equalised(source, [tf.constant(DATA)])
+    assert count >= 1
+    want = source.predict(DATA, verbose=0)
+    np.testing.assert_allclose(equal.predict(DATA, verbose=0), want, atol=2e-5 * np.ptp(want))
+    assert not np.allclose(equal.get_layer("conv").kernel, kernel)
+
+
+def test_what_is_not_homogeneous_is_not_scaled():
+    image = keras.Input((6, 6, 3))
+    x = L.Conv2D(8, 3, activation="swish")(image)
+    model = keras.Model(image, L.Conv2D(4, 1)(L.ReLU(6.0)(L.Conv2D(8, 1)(x))))
+    assert equalised(model, [tf.constant(DATA[:, :6, :6])])[1] == 0
+
+
+def test_bias_correction_matches_the_means():
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, L.Conv2D(6, 3, name="conv")(image))
+    randomize(model)
+    aware = quantize_aware(model, "w4a8", DATA + 1.0)
+    want = model.predict(DATA + 1.0, verbose=0).mean((0, 1, 2))
+
+    def off():
+        return np.abs(aware.predict(DATA + 1.0, verbose=0).mean((0, 1, 2)) - want).max()
+
+    before = off()
+    assert bias_correction.correct(aware, [tf.constant(DATA + 1.0)]) == 1
+    assert off() < 0.2 * before
+
+
+def histogram(values, bits=8):
+    low, high = min(values.min(), 0.0), values.max()
+    counts = np.histogram(values, BINS, (low, high))[0].astype(float)
+    return Histogram(low, high, counts, bits)
+
+
+def test_range_methods_clip_outliers():
+    values = np.random.default_rng(0).normal(size=100_000)
+    values[:2] = 60.0
+    seen = histogram(values)
+    for name, most in (("min_max", 60.0), ("percentile", 8.0), ("kl", 30.0)):
+        low, high = RANGE_METHODS[name](seen)
+        assert low < -2 and 2 < high <= most, name
+    heavy = np.random.default_rng(0).laplace(size=100_000)
+
+    def error(low, high):
+        step = (high - low) / 255
+        codes = np.clip(np.round((heavy - low) / step), 0, 255)
+        return np.square(low + codes * step - heavy).mean()
+
+    seen = histogram(heavy)
+    assert error(*RANGE_METHODS["mse"](seen)) < 0.8 * error(seen.low, seen.high)
+    plain = histogram(np.random.default_rng(0).uniform(0, 1, 10_000))
+    assert get_method("mse")(plain)[1] > 0.95
+    assert get_method("mse")(histogram(values, 16))[1] == 60.0
+
+
+def test_wrong_input(float_model):
+    with pytest.raises(InputError, match="gptq"):
+        post_training(float_model, "w8a8", DATA, steps=("gtpq",))
+    with pytest.raises(InputError, match="one of them"):
+        post_training(float_model, "w8a8", DATA, steps=("gptq", "adaround"))
+    with pytest.raises(InputError, match="calibration"):
+        post_training(float_model, "w8a8")
+    with pytest.raises(InputError, match="range method"):
+        get_method("msee")
