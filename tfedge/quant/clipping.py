@@ -117,16 +117,17 @@ def kl(histogram: Histogram) -> tuple[float, float]:
 
     As in Migacz 2017, "8-bit Inference with TensorRT": for each share of the range, P is the
     histogram inside with what is clipped put into the end bins; Q spreads each step's count evenly
-    over the bins of it that are not empty. Both ends keep the same share.
+    over the bins of it that are not empty. One magnitude limits both ends.
     """
     levels = 2**histogram.bits - 1 if histogram.bits == 8 else BINS
-    best, least = 1.0, np.inf
-    for share in _SHARES:
-        low, high = share * histogram.low, share * histogram.high
+    largest = max(-histogram.low, histogram.high)
+    best, least = (histogram.low, histogram.high), np.inf
+    for limit in largest * _SHARES:
+        low, high = max(histogram.low, -limit), min(histogram.high, limit)
         divergence = _divergence(histogram, low, high, levels)
         if divergence < least:
-            best, least = float(share), divergence
-    return best * histogram.low, best * histogram.high
+            best, least = (float(low), float(high)), divergence
+    return best
 
 
 def _divergence(histogram: Histogram, low: float, high: float, levels: int) -> float:
