@@ -5,10 +5,11 @@ import pytest
 
 import tfedge
 from tests.zoo import randomize
+from tfedge import spec_keys
 from tfedge._keras import keras, tf
 from tfedge.errors import InputError
 from tfedge.graph import canonical
-from tfedge.quant import bias_correction, post_training, quantize_aware, rounding
+from tfedge.quant import PTQ_STEPS, bias_correction, post_training, quantize_aware, rounding
 from tfedge.quant.clipping import BINS, RANGE_METHODS, Histogram, get_method
 from tfedge.quant.equalise import equalised
 from tfedge.quant.ptq import DEFAULT_STEPS
@@ -140,3 +141,31 @@ def test_wrong_input(float_model):
         post_training(float_model, "w8a8")
     with pytest.raises(InputError, match="range method"):
         get_method("msee")
+
+
+def test_convert_does_the_steps_and_says_what_each_gained(float_model):
+    plain = tfedge.convert(float_model, "w8a8", calibration=DATA)
+    file = tfedge.convert(float_model, "w8a8", calibration=DATA, ptq="equalise, bias")
+    assert [s["step"] for s in file.meta["ptq"]] == ["min_max", "equalise", "bias"]
+    assert "ptq" not in plain.meta
+    assert all(row.delegated for row in file.certificate)
+    worse = tfedge.verify(float_model, plain, DATA[:32]).sqnr_db
+    assert tfedge.verify(float_model, file, DATA[:32]).sqnr_db > worse - 0.5
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"scheme": "float16", "ptq": "default"}, "full-integer"),
+        ({"scheme": "w8a8", "ptq": "default"}, "needs calibration"),
+        ({"scheme": "w8a8", "ptq": "equalize", "calibration": DATA}, "equalise"),
+        ({"scheme": "w8a8", "ptq": ["gptq", "adaround"], "calibration": DATA}, "both"),
+    ],
+)
+def test_convert_refuses_steps_that_it_would_not_do(float_model, arguments, said):
+    with pytest.raises(InputError, match=said):
+        tfedge.convert(float_model, **arguments)
+
+
+def test_recipes_and_the_package_name_the_same_steps():
+    assert tuple(PTQ_STEPS) == spec_keys.PTQ_STEPS

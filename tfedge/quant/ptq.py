@@ -55,6 +55,40 @@ class PtqStep:
     seconds: float
     note: str
 
+    def facts(self) -> dict[str, Any]:
+        """The fields, rounded, as JSON values; an infinite ratio is None."""
+        exact = not math.isfinite(self.sqnr_db)
+        return {
+            "step": self.name,
+            "sqnr_db": None if exact else round(self.sqnr_db, 2),
+            "gained_db": round(self.gained_db, 2),
+            "kept": self.kept,
+            "seconds": round(self.seconds, 2),
+            "note": self.note,
+        }
+
+
+def step_names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Steps as `post_training` takes them.
+
+    Args:
+        given: "default", names separated by commas, or names.
+
+    Raises:
+        InputError: An unknown step, or both gptq and adaround.
+    """
+    if isinstance(given, str):
+        given = DEFAULT_STEPS if given == "default" else [n.strip() for n in given.split(",")]
+    for name in given:
+        if name not in PTQ_STEPS:
+            raise InputError("unknown step", repr(name), did_you_mean(str(name), PTQ_STEPS))
+    if {"gptq", "adaround"} <= set(given):
+        raise InputError(
+            "gptq and adaround both decide how each weight is rounded", "both",
+            "Choose one of them",
+        )  # fmt: skip
+    return tuple(given)
+
 
 class _Run:
     """The state between steps.
@@ -159,7 +193,7 @@ def post_training(
     scheme: str = "w8a8",
     calibration: Any = None,
     *,
-    steps: Sequence[str] = DEFAULT_STEPS,
+    steps: str | Sequence[str] = DEFAULT_STEPS,
     overrides: Mapping[str, str] | None = None,
 ) -> tuple[Any, tuple[PtqStep, ...]]:
     """Quantizes a trained float model without training it.
@@ -170,8 +204,8 @@ def post_training(
         calibration: Typical inputs without labels, in any form that `tfedge.data.as_batches` takes;
             read twice, batch by batch, so that their number is free. 100 to 500 serve. The first
             up to 96 are kept in memory: 32 to judge by, 64 for the steps that learn.
-        steps: Names in `PTQ_STEPS`; they run in the order of that table. "gptq" and "adaround"
-            take seconds to minutes; one of them at most.
+        steps: Names in `PTQ_STEPS`, or "default"; they run in the order of that table. "gptq" and
+            "adaround" take seconds to minutes; one of them at most.
         overrides: As for `quantize_aware`.
 
     Returns:
@@ -183,14 +217,7 @@ def post_training(
             fit.
         ModelError: As `quantize_aware`.
     """
-    for name in steps:
-        if name not in PTQ_STEPS:
-            raise InputError("unknown step", repr(name), did_you_mean(str(name), PTQ_STEPS))
-    if {"gptq", "adaround"} <= set(steps):
-        raise InputError(
-            "gptq and adaround both decide how each weight is rounded", "both",
-            "Choose one of them",
-        )  # fmt: skip
+    steps = step_names(steps)
     if calibration is None:
         raise InputError(
             "post-training quantization needs calibration data", "none",
