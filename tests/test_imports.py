@@ -36,6 +36,7 @@ TOP = {
     "api",
     "agreement",
     "describe",
+    "mixed",
     "stages",
     "stage_files",
     "start",
@@ -47,12 +48,14 @@ TOP = {
 ABOVE = {
     "api": {"pipeline", "stages", "stage_files", "start", "cli"},
     "describe": {"cli", "pipeline"},
+    "mixed": {"cli", "pipeline", "stages", "stage_files", "start"},
 }
 OWNERS = {
     "tensorflow_model_optimization": {"quant._tfmot"},
     "ai_edge_litert": {"tflite.interpreter", "tflite.flatbuffer"},
     "subprocess": {"shell"},
     "yaml": {"recipe"},
+    "scipy": {"mixed.solver"},
     "plotly": {"report.html", "report.plots"},
     "h5py": {"bridge.loading", "bridge.files"},
     "PIL": {"data_files"},
