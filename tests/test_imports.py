@@ -137,8 +137,8 @@ def test_the_device_side_needs_no_tensorflow(name):
 
 def test_public_names_are_pinned():
     assert sorted(tfedge.__all__) == [
-        "__version__", "allocate", "benchmark", "bridge", "compress", "convert", "distill", "errors",
-        "graph", "inspect", "load_model", "prune", "quant", "verify", "verify_ops",
+        "__version__", "allocate", "benchmark", "bridge", "compress", "convert", "distill",
+        "errors", "graph", "inspect", "load_model", "prune", "quant", "verify", "verify_ops",
     ]  # fmt: skip
     assert {"PruneChannels", "shrink", "channel_groups"} <= set(tfedge.prune.__all__)
     assert "Distiller" in tfedge.distill.__all__

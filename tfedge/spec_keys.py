@@ -261,7 +261,7 @@ def _check_regex(name: str, pattern: str) -> None:
 LAYER_SCHEMES = ("w8a8", "w8a16", "w4a8", "float")
 """Names of `tfedge.quant.LAYER_SCHEMES`, which needs TensorFlow."""
 
-PTQ_STEPS = ("equalise", "ranges", "gptq", "adaround", "bias")
+PTQ_STEPS = ("equalise", "absorb", "ranges", "gptq", "adaround", "analytic_bias", "bias")
 """Names in `tfedge.quant.PTQ_STEPS`, which needs TensorFlow."""
 
 

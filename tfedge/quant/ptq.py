@@ -22,6 +22,7 @@ from tfedge.data import stack
 from tfedge.errors import InputError, did_you_mean
 from tfedge.graph import canonical
 from tfedge.quant import bias_correction, rounding
+from tfedge.quant.absorb import absorbed
 from tfedge.quant.clipping import RANGE_METHODS, clip, histograms_of
 from tfedge.quant.divisors import repeatable
 from tfedge.quant.equalise import equalised
@@ -30,7 +31,7 @@ from tfedge.quant.ranges import input_specs, run_over, watched
 from tfedge.schemes import get_scheme
 
 _HELD, _LEARN = 32, 64
-DEFAULT_STEPS = ("equalise", "ranges", "bias")
+DEFAULT_STEPS = ("equalise", "absorb", "ranges", "bias")
 """What `post_training` does where nothing else is said."""
 
 
@@ -144,7 +145,17 @@ def _equalise(run: _Run) -> tuple[Any, str]:
     source, count = equalised(run.source, run.learn)
     if not count:
         return run.model, "no group of channels that scales pass through"
+    run.source = source
     return run.quantized(source), f"{count} groups of channels scaled"
+
+
+def _absorb(run: _Run) -> tuple[Any, str]:
+    """High-bias absorption; see `absorb`."""
+    source, count = absorbed(run.source, run.learn)
+    if not count:
+        return run.model, "no channel that is above 0 throughout before a layer without padding"
+    run.source = source
+    return run.quantized(source), f"{count} channels shifted"
 
 
 def _ranges(run: _Run) -> tuple[Any, str]:
@@ -168,6 +179,11 @@ def _bias(run: _Run) -> tuple[Any, str]:
     return run.model, f"{bias_correction.correct(run.model, run.learn)} layers corrected"
 
 
+def _analytic_bias(run: _Run) -> tuple[Any, str]:
+    """Analytic bias correction; see `bias_correction`."""
+    return run.model, f"{bias_correction.correct_expected(run.model, run.learn)} layers corrected"
+
+
 def _gptq(run: _Run) -> tuple[Any, str]:
     """GPTQ; see `rounding.gptq`."""
     return run.model, f"{rounding.gptq(run.model, run.learn)} layers rounded"
@@ -180,9 +196,11 @@ def _adaround(run: _Run) -> tuple[Any, str]:
 
 PTQ_STEPS: dict[str, Step] = {
     "equalise": _equalise,
+    "absorb": _absorb,
     "ranges": _ranges,
     "gptq": _gptq,
     "adaround": _adaround,
+    "analytic_bias": _analytic_bias,
     "bias": _bias,
 }
 """The steps by name, in the order in which they run."""
@@ -244,11 +262,12 @@ def _taken(run: _Run, name: str) -> PtqStep:
     """Does one step, and undoes it where the outputs got worse."""
     began = time.monotonic()
     old, weights, before = run.model, run.model.get_weights(), run.sqnr(run.model)
+    source = run.source
     run.model, note = PTQ_STEPS[name](run)
     after = run.sqnr(run.model)
     kept = after >= before
     if not kept:
-        run.model = old
+        run.model, run.source = old, source
         old.set_weights(weights)
     seconds = time.monotonic() - began
     gained = after - before if kept and math.isfinite(after) else 0.0
