@@ -7,9 +7,16 @@ import tfedge
 from tests.zoo import randomize
 from tfedge import spec_keys
 from tfedge._keras import keras, tf
-from tfedge.errors import InputError
+from tfedge.errors import InputError, ModelError
 from tfedge.graph import canonical
-from tfedge.quant import PTQ_STEPS, bias_correction, post_training, quantize_aware, rounding
+from tfedge.quant import (
+    PTQ_STEPS,
+    bias_correction,
+    post_training,
+    quantize_aware,
+    rounding,
+    synthesize,
+)
 from tfedge.quant.absorb import absorbed
 from tfedge.quant.clipping import BINS, RANGE_METHODS, Histogram, get_method
 from tfedge.quant.equalise import equalised
@@ -218,3 +225,50 @@ def test_the_analytic_correction_takes_the_weights_mean_error_away(float_model):
     assert bias_correction.correct_expected(model, [tf.constant(DATA)]) == 5
     after = np.abs(model.predict(DATA, verbose=0).mean(0) - want).max()
     assert after < 0.7 * before
+
+
+def trained_norms():
+    """A network whose batch norms remember flat images in [0, 1], which noise is nothing like."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3), name="image")
+    x = L.Conv2D(8, 3, use_bias=False, name="conv")(image)
+    x = L.ReLU(name="relu")(L.BatchNormalization(momentum=0.5, name="norm")(x))
+    x = L.BatchNormalization(momentum=0.5, name="norm2")(L.Conv2D(8, 3, name="conv2")(x))
+    model = keras.Model(image, L.Dense(3, name="out")(L.GlobalAveragePooling2D()(x)))
+    random = np.random.default_rng(3)
+    rows = random.uniform(0, 1, (64, 1, 1, 3)) + random.normal(0, 0.02, (64, 8, 8, 3))
+    rows = np.clip(rows, 0, 1).astype("float32")
+    for _ in range(8):
+        model(rows, training=True)
+    return model, rows
+
+
+def test_made_up_data_set_ranges_as_real_data_do():
+    model, rows = trained_norms()
+    made = synthesize(model, 40, bounds=(0, 1), steps=150)
+    assert made["image"].shape == (40, 8, 8, 3) and made["image"].dtype == np.float32
+    noise = np.random.default_rng(0).uniform(size=rows.shape).astype("float32")
+    noise_db, made_db, real_db = (
+        tfedge.verify(model, tfedge.convert(model, "w8a8", calibration=c), rows).sqnr_db
+        for c in (noise, made, rows)
+    )
+    assert noise_db + 1 < made_db < real_db
+    assert np.array_equal(
+        synthesize(model, 40, steps=3)["image"], synthesize(model, 40, steps=3)["image"]
+    )
+
+
+def test_made_up_data_keep_to_bounds_and_to_what_can_be_done():
+    model, _ = trained_norms()
+    made = synthesize(model, 5, bounds=(0.0, 2.0), steps=5)["image"]
+    assert len(made) == 5 and made.min() >= 0 and made.max() <= 2
+    with pytest.raises(InputError, match="bounds"):
+        synthesize(model, 5, bounds=(2.0, 0.0))
+    with pytest.raises(ModelError, match="without batch norm"):
+        synthesize(keras.Model(*(2 * [keras.Input((4,))])), 5)
+    words = keras.Input((4,), dtype="int32", name="words")
+    x = L.BatchNormalization()(L.Flatten()(L.Embedding(9, 3)(words)))
+    with pytest.raises(ModelError, match="'words'"):
+        synthesize(keras.Model(words, x), 5)
+    file = tfedge.convert(model, "w8a8", calibration="synthetic:32")
+    assert all(row.types.startswith("int8") for row in file.certificate)

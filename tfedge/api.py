@@ -15,6 +15,7 @@ from tfedge.schemes import QuantScheme, get_scheme
 from tfedge.tflite import TFLiteModel, certify, check_runs, flatbuffer, require_integer
 
 _LAYER_SAMPLES = 16
+_SYNTHETIC = "synthetic:"
 
 
 def load_model(model: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
@@ -88,7 +89,9 @@ def convert(
         scheme: One of `tfedge.schemes.SCHEMES`. A w8a8 quantize-aware model may be converted to
             w8a16: it is rebuilt with 16-bit activations.
         calibration: Data for the activation ranges of a float model under w8a8 and w8a16: an array
-            [n, ...], a dict by input name, an iterable of batches, or a tf.data.Dataset.
+            [n, ...], a dict by input name, an iterable of batches, or a tf.data.Dataset. Where
+            there are none: "synthetic:64" makes samples up from the model's batch norms (see
+            `quant.synthesize`).
         io: "int" (int8 or int16 inputs and outputs) or "float".
         batch: Samples per inference of the file.
         overrides: Scheme by layer name or regular expression, "float" among them, for a float
@@ -120,7 +123,7 @@ def convert(
             _check_takes(model, spec, name)
     facts = dict(metadata or {})
     if calibration is not None:
-        calibration = _replayable(calibration)
+        calibration = _replayable(_made_up(model, calibration, facts))
         _check_preprocessing(calibration, lowering.source_of(model).inputs, facts)
     if is_quantized(model) and spec.name == "w8a16" and qat_schemes(model) == ("w8a8",):
         from tfedge import quant
@@ -185,6 +188,30 @@ def _calibrated(
     return made, [step.facts() for step in report]
 
 
+def _made_up(model: Any, data: Any, facts: Mapping[str, Any]) -> Any:
+    """The data; "synthetic:N" makes them up, within what the preprocessing can give."""
+    if not (isinstance(data, str) and data.startswith(_SYNTHETIC)):
+        return data
+    from tfedge import quant
+
+    count = data.removeprefix(_SYNTHETIC)
+    if not count.isdecimal() or int(count) < 1:
+        raise InputError(
+            "made-up calibration needs a number of samples", f"'{data}'", "synthetic:64"
+        )
+    ends = _pixel_ends(facts)
+    return quant.synthesize(model, int(count), bounds=ends)
+
+
+def _pixel_ends(facts: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Smallest and largest input after the preprocessing of 8-bit pixels; None where unknown."""
+    rule = facts.get("preprocessing") or {}
+    if not isinstance(rule.get("scale"), (int, float)):
+        return None
+    low, high = sorted((rule.get("offset", 0.0), 255 * rule["scale"] + rule.get("offset", 0.0)))
+    return low, high
+
+
 def _replayable(data: Any) -> Any:
     """A generator can be read once, and calibration is looked at twice: keep its batches."""
     return list(data) if hasattr(data, "__next__") else data
@@ -196,10 +223,9 @@ def _check_preprocessing(data: Any, specs: Sequence[InputSpec], facts: Mapping[s
     Raises:
         InputError: The data lie outside the range of 8-bit pixels after preprocessing.
     """
-    rule = facts.get("preprocessing") or {}
-    if not isinstance(rule.get("scale"), (int, float)):
+    ends = _pixel_ends(facts)
+    if ends is None:
         return
-    ends = sorted((rule.get("offset", 0.0), 255 * rule["scale"] + rule.get("offset", 0.0)))
     slack = 0.01 * (ends[1] - ends[0])
     for name, values in stack(data, specs, limit=32).items():
         low, high = float(np.min(values)), float(np.max(values))

@@ -27,7 +27,8 @@ def define(values: flags.FlagValues) -> None:
     string(
         "calibration",
         None,
-        "Samples for the ranges: X.npz, a folder of images, or random:32.",
+        "Samples for the ranges: X.npz, a folder of images, random:32, or synthetic:64 (made up "
+        "from the model's batch norms).",
         flag_values=values,
     )
     flags.DEFINE_multi_string(

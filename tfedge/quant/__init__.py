@@ -8,6 +8,7 @@ from tfedge.quant.ptq import DEFAULT_STEPS, PTQ_STEPS, PtqStep, post_training, s
 from tfedge.quant.qat import QatReport, QuantizationWarning, quantize_aware, report
 from tfedge.quant.schedule import QatSchedule
 from tfedge.quant.sixteen import to_16x8
+from tfedge.quant.synthetic import synthesize
 from tfedge.quant.treatment import LAYER_SCHEMES, QAT_SCHEMES
 from tfedge.quantized import is_quantized, layer_name, qat_scheme
 
@@ -30,5 +31,6 @@ __all__ = [
     "quantize_aware",
     "report",
     "step_names",
+    "synthesize",
     "to_16x8",
 ]
