@@ -28,7 +28,7 @@ from tfedge.quantized import (
     unset_ranges,
 )
 from tfedge.schemes import QuantScheme, get_scheme
-from tfedge.tflite import channel_scales, flatbuffer, rewrite, standins
+from tfedge.tflite import channel_scales, flatbuffer, int16_bias, rewrite, standins
 
 IO = ("int", "float")
 _INPUT, _OUTPUT = "tfedge_input_{}", "tfedge_output_{}"
@@ -329,7 +329,7 @@ def _finish(
     if spec.full_integer and io == "int":
         rewrite.strip_float_io(model)
     if spec.activation_bits == 16 or len(source.schemes) > 1:
-        rewrite.fit_int16_biases(model)
+        int16_bias.fit_int16_biases(model)
     rewrite.rename_layers(model, source.renamed)
     rewrite.compact(model)
     inputs = dict(zip((s.name for s in source.inputs), map(int, graph.inputs), strict=True))
