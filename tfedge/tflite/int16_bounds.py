@@ -49,7 +49,8 @@ _SIGN_KEPT = frozenset("ADD LEAKY_RELU MUL PRELU SUM".split())
 """Ops whose output is at least 0 where all their inputs are."""
 
 _CLAMPING = frozenset(
-    "ADD AVERAGE_POOL_2D CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED MAX_POOL_2D MUL SUB".split()
+    "ADD AVERAGE_POOL_2D CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED MAX_POOL_2D MUL SUB "
+    "TRANSPOSE_CONV".split()
 )
 """Ops whose 16-bit kernels clamp to their fused activation's range."""
 

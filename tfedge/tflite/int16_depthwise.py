@@ -3,8 +3,10 @@
 The runtime has plain loops only for DEPTHWISE_CONV_2D with 16-bit activations, and for CONV_2D in
 groups. Both forms here give what the op gives, to within one step of its output:
 
-- blocks: SPLIT, a dense CONV_2D for each block of channels (zeros where a depthwise kernel does not
-  look), CONCATENATION. Pure integer; more bytes, because of the zeros.
+- blocks: SPLIT, a dense convolution for each block of channels (zeros where a depthwise kernel does
+  not look), CONCATENATION. Pure integer; more bytes, because of the zeros. The dense convolution is
+  a CONV_2D, or where `transposable` holds a TRANSPOSE_CONV of the turned kernel: that multiplies
+  each input once and not once for each position of the kernel, so that there is less to pack.
 - float: DEQUANTIZE, DEPTHWISE_CONV_2D in float32, QUANTIZE. Hybrid.
 """
 
@@ -20,18 +22,16 @@ from tfedge.tflite.flatbuffer import (
     TYPES,
     add_buffer,
     op_code,
-    op_name,
     schema,
     tensor_data,
-    tensor_dtype,
     tensor_name,
 )
-from tfedge.tflite.int16_bias import BIAS_OPS, Summing, proof, summing_ops
+from tfedge.tflite.int16_bias import Summing, proof, summing_ops
 from tfedge.tflite.int16_bounds import code_ranges, scale_of
 
 _VERSIONS = {
     "CONCATENATION": 3, "CONV_2D": 4, "DEPTHWISE_CONV_2D": 1, "DEQUANTIZE": 3, "QUANTIZE": 2,
-    "SPLIT": 4, "SPLIT_V": 2,
+    "SPLIT": 4, "SPLIT_V": 2, "TRANSPOSE_CONV": 4,
 }  # fmt: skip
 """The least op versions that know int16 (DEPTHWISE_CONV_2D: float32)."""
 
@@ -97,30 +97,45 @@ def grouped_ops(model: schema.ModelT) -> Iterator[Grouped]:
             yield Grouped(found, groups, split)
 
 
-def to_blocks(model: schema.ModelT, grouped: Grouped, size: int) -> list[Any]:
+def transposable(grouped: Grouped) -> bool:
+    """True where a TRANSPOSE_CONV of the turned kernel computes the same.
+
+    That is so for stride 1, no dilation, "SAME" padding and kernels of odd sizes.
+    """
+    options = grouped.found.op.builtinOptions
+    steps = (options.strideH, options.strideW, options.dilationHFactor, options.dilationWFactor)
+    odd = all(n % 2 for n in grouped.weights.shape[2:4])
+    return odd and set(map(int, steps)) == {1} and options.padding == schema.Padding.SAME
+
+
+def to_blocks(
+    model: schema.ModelT, grouped: Grouped, size: int, transposed: bool = False
+) -> list[Any]:
     """Makes the ops that compute a grouped convolution as dense blocks with 32-bit sums.
 
     Args:
         model: The file; gets tensors and buffers, its op list is left to the caller.
         grouped: An op of `grouped_ops`.
         size: Groups in a block, at least 1; the last block may have fewer.
+        transposed: Take TRANSPOSE_CONV; only where `transposable` holds.
 
     Returns:
-        The ops that take its place, in order: SPLIT (or SPLIT_V), CONV_2Ds, CONCATENATION; one
-        CONV_2D alone where the block has all groups.
+        The ops that take its place, in order: SPLIT (or SPLIT_V), convolutions, CONCATENATION; one
+        convolution alone where the block has all groups.
     """
+    dense = _transposed if transposed else _conv
     found, graph = grouped.found, grouped.found.graph
     counts = [min(size, grouped.groups - s) for s in range(0, grouped.groups, size)]
     output = int(found.op.outputs[0])
     if len(counts) == 1:
-        return [_dense(model, grouped, slice(0, grouped.groups), found.source, output)]
+        return [dense(model, grouped, slice(0, grouped.groups), found.source, output)]
     inside, outside = grouped.weights.shape[4], grouped.weights.shape[1]
     parts = [_part(graph, found.source, n * inside, f"in{i}") for i, n in enumerate(counts)]
     results = [_part(graph, output, n * outside, f"out{i}") for i, n in enumerate(counts)]
     made = [_split(model, graph, found.source, parts, [n * inside for n in counts])]
     start = 0
     for count, part, result in zip(counts, parts, results, strict=True):
-        made.append(_dense(model, grouped, slice(start, start + count), part, result))
+        made.append(dense(model, grouped, slice(start, start + count), part, result))
         start += count
     options = schema.ConcatenationOptionsT()
     options.axis = len(graph.tensors[output].shape) - 1
@@ -176,30 +191,59 @@ def _scales(weights: Any) -> np.ndarray:
     return np.asarray(weights.quantization.scale, np.float64)
 
 
-def _dense(
+def _conv(model: schema.ModelT, grouped: Grouped, block: slice, source: int, output: int) -> Any:
+    """The CONV_2D of a block of groups."""
+    inputs = [source, *_constants(model, grouped, block, _kernel(grouped.weights[block]))]
+    options = _options(schema.Conv2DOptionsT(), grouped)
+    return _op(model, "CONV_2D", inputs, [output], options)
+
+
+def _transposed(
     model: schema.ModelT, grouped: Grouped, block: slice, source: int, output: int
 ) -> Any:
-    """The dense CONV_2D of a block of groups; zeros between the groups."""
-    found, graph = grouped.found, grouped.found.graph
-    part = grouped.weights[block]
+    """The TRANSPOSE_CONV of a block of groups."""
+    graph = grouped.found.graph
+    kernel = _kernel(grouped.weights[block])[:, ::-1, ::-1]
+    shape = np.array(graph.tensors[output].shape, np.int32)
+    size = _constant(model, graph, shape, f"{tensor_name(graph.tensors[output])}_shape")
+    weights, bias = _constants(model, grouped, block, kernel)
+    options = _options(schema.TransposeConvOptionsT(), grouped)
+    return _op(model, "TRANSPOSE_CONV", [size, weights, source, bias], [output], options)
+
+
+def _kernel(part: np.ndarray) -> np.ndarray:
+    """Dense weights [outputs, height, width, inputs] of groups; zeros between them."""
     count, outside, height, width, inside = part.shape
     kernel = np.zeros((count, outside, height, width, count, inside), np.int8)
     place = np.arange(count)
     kernel[place, :, :, :, place] = part
-    kernel = kernel.reshape(count * outside, height, width, count * inside)
+    return kernel.reshape(count * outside, height, width, count * inside)
+
+
+def _constants(
+    model: schema.ModelT, grouped: Grouped, block: slice, kernel: np.ndarray
+) -> tuple[int, int]:
+    """Numbers of the weights and the int32 bias of a block."""
+    found, graph = grouped.found, grouped.found.graph
+    outside = grouped.weights.shape[1]
     channels = slice(block.start * outside, block.stop * outside)
-    weights = _like(graph, found.weights, channels, kernel.shape, 0)
-    graph.tensors[weights].buffer = add_buffer(model, kernel)
-    bias = _like(graph, found.bias_index, channels, (count * outside,), 0)
+    weights = _like(graph, found.weights, channels, kernel.shape)
+    graph.tensors[weights].buffer = add_buffer(model, np.ascontiguousarray(kernel))
+    bias = _like(graph, found.bias_index, channels, kernel.shape[:1])
     values = np.asarray(found.bias)[channels]
     graph.tensors[bias].type = TYPES["int32"]
     graph.tensors[bias].buffer = add_buffer(model, values.astype(np.int32))
-    old, options = found.op.builtinOptions, schema.Conv2DOptionsT()
-    for key in vars(options):
+    return weights, bias
+
+
+def _options(fresh: Any, grouped: Grouped) -> Any:
+    """Options of the new op: what it shares with the old one, and sums of 32 bits."""
+    old = grouped.found.op.builtinOptions
+    for key in vars(fresh):
         if hasattr(old, key):
-            setattr(options, key, getattr(old, key))
-    options.quantizedBiasType = TYPES["int32"]
-    return _op(model, "CONV_2D", [source, weights, bias], [output], options)
+            setattr(fresh, key, getattr(old, key))
+    fresh.quantizedBiasType = TYPES["int32"]
+    return fresh
 
 
 def _split(
@@ -243,7 +287,7 @@ def _part(graph: Any, index: int, channels: int, suffix: str) -> int:
     return len(graph.tensors) - 1
 
 
-def _like(graph: Any, index: int, channels: slice, shape: tuple[int, ...], axis: int) -> int:
+def _like(graph: Any, index: int, channels: slice, shape: tuple[int, ...]) -> int:
     """Number of a new constant with a part of another's scales; its buffer is not set yet."""
     fresh = _copy(graph, index)
     old = fresh.quantization
@@ -253,7 +297,7 @@ def _like(graph: Any, index: int, channels: slice, shape: tuple[int, ...], axis:
     scales = np.asarray(old.scale, np.float32)
     fresh.quantization.scale = scales[channels] if len(scales) > 1 else scales
     fresh.quantization.zeroPoint = np.zeros(len(fresh.quantization.scale), np.int64)
-    fresh.quantization.quantizedDimension = axis
+    fresh.quantization.quantizedDimension = 0
     return len(graph.tensors) - 1
 
 
