@@ -12,7 +12,7 @@ from tfedge.data import InputSpec, load, stack
 from tfedge.errors import InputError
 from tfedge.record import Drift, OpAgreement, Timing
 from tfedge.schemes import QuantScheme, get_scheme
-from tfedge.tflite import TFLiteModel, certify, check_runs, flatbuffer, require_integer
+from tfedge.tflite import TFLiteModel, certify, check_runs, fast16, flatbuffer, require_integer
 
 _LAYER_SAMPLES = 16
 
@@ -76,6 +76,7 @@ def convert(
     batch: int = 1,
     overrides: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    depthwise: str = "integer",
 ) -> TFLiteModel:
     """Converts a Keras model to a TFLite file that is known to run.
 
@@ -87,7 +88,9 @@ def convert(
         scheme: One of `tfedge.schemes.SCHEMES`. A w8a8 quantize-aware model may be converted to
             w8a16: it is rebuilt with 16-bit activations.
         calibration: Data for the activation ranges of a float model under w8a8 and w8a16: an array
-            [n, ...], a dict by input name, an iterable of batches, or a tf.data.Dataset.
+            [n, ...], a dict by input name, an iterable of batches, or a tf.data.Dataset. With
+            16-bit activations they also bound the sums of ops that no proof lets run in 32 bits,
+            those of a quantize-aware model too.
         io: "int" (int8 or int16 inputs and outputs) or "float".
         batch: Samples per inference of the file.
         overrides: Scheme by layer name or regular expression, "float" among them, for a float
@@ -96,6 +99,10 @@ def convert(
         metadata: Facts to keep in the file: "labels" (list of class names), "preprocessing"
             ({"scale": s, "offset": o}: the model's input is pixel * s + o), anything JSON.
             Calibration data outside the range that the preprocessing gives are refused.
+        depthwise: What depthwise convolutions with 16-bit activations become: "integer" (the
+            fastest form in 16-bit integers, by an estimate), "stock" (as the converter writes
+            them; for compilers and microcontrollers) or "float" (float32, much faster; the file is
+            then hybrid, not full integer, and its metadata say so). See `tflite.fast16`.
 
     Returns:
         The file with its certificate: each op, its types, whether XNNPACK runs it, and why not.
@@ -109,6 +116,7 @@ def convert(
     from tfedge.quantized import float_layers, is_quantized, qat_schemes
 
     spec = get_scheme(scheme)
+    fast16.check_depthwise(depthwise)
     model = working(model)
     if overrides:
         _check_overrides(model, spec, overrides)
@@ -116,17 +124,22 @@ def convert(
     if calibration is not None:
         calibration = _replayable(calibration)
         _check_preprocessing(calibration, lowering.source_of(model).inputs, facts)
+    samples = calibration
     if is_quantized(model) and spec.name == "w8a16" and qat_schemes(model) == ("w8a8",):
         from tfedge import quant
 
-        model = quant.to_16x8(model)
+        model, calibration = quant.to_16x8(model), None
     elif not is_quantized(model) and (overrides or spec.weight_bits < 8):
         model, calibration = _calibrated(model, spec, calibration, overrides), None
+    elif is_quantized(model) and "w8a16" in qat_schemes(model):
+        calibration = None  # Its ranges are its own; the data bound its sums.
     layers = lowering.layer_names(model)
     floats = float_layers(model) if is_quantized(model) else frozenset()
     data = lowering.lower(model, scheme, calibration=calibration, io=io, batch=batch)
     require_integer(data, spec, layers=layers, io=io, floats=floats)  # type: ignore[arg-type]
+    data, notes = fast16.speed_up(data, samples, depthwise)
     ops = check_runs(data)
+    facts |= notes
     facts |= {"scheme": spec.name, "layers": layers, "model": getattr(model, "name", "")}
     facts |= {"float_layers": sorted(floats)} if floats else {}
     data = flatbuffer.set_metadata(data, facts)

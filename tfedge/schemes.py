@@ -73,6 +73,14 @@ SCHEMES: dict[str, QuantScheme] = {
 }
 
 
+DEPTHWISE: dict[str, str] = {
+    "integer": "the fastest 16-bit integer form, by an estimate of time and a limit of bytes",
+    "stock": "as the converter writes it: for compilers and microcontrollers; slow on a CPU",
+    "float": "in float32 between DEQUANTIZE and QUANTIZE: fast, but hybrid, not full integer",
+}
+"""What depthwise convolutions with 16-bit activations may become."""
+
+
 def get_scheme(name: str) -> QuantScheme:
     """Looks up a scheme.
 

@@ -155,7 +155,9 @@ def convert_for(model: Any, scheme: str, spec: ConvertSpec, task: Task) -> TFLit
     """
     from tfedge.quantized import is_quantized
 
-    needs = SCHEMES[scheme].needs_ranges and not is_quantized(model)
+    wide = SCHEMES[scheme].activation_bits == 16
+    # The ranges of a quantize-aware model are its own; with 16 bits the samples bound its sums.
+    needs = SCHEMES[scheme].needs_ranges and (wide or not is_quantized(model))
     samples = task.calibration(spec.calibration) if needs else None
     io = spec.io if SCHEMES[scheme].full_integer else "float"
     facts = {"labels": list(task.labels), "preprocessing": dict(task.preprocessing)}
@@ -166,6 +168,7 @@ def convert_for(model: Any, scheme: str, spec: ConvertSpec, task: Task) -> TFLit
         io=io,
         batch=spec.batch,
         metadata={k: v for k, v in facts.items() if v},
+        depthwise=spec.depthwise if wide else "integer",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from absl import flags
 
 from tfedge.cli.output import check_folder, pairs, show, write_json
-from tfedge.schemes import SCHEMES, get_scheme
+from tfedge.schemes import DEPTHWISE, SCHEMES, get_scheme
 
 REQUIRED = ("model", "output")
 
@@ -35,6 +35,13 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "io", "int", ["int", "float"], "Inputs and outputs of integer files.", flag_values=values
     )
+    flags.DEFINE_enum(
+        "depthwise",
+        "integer",
+        list(DEPTHWISE),
+        "Depthwise convolutions with 16-bit activations (float: hybrid, not full integer).",
+        flag_values=values,
+    )
     flags.DEFINE_integer("batch", 1, "Samples per inference.", lower_bound=1, flag_values=values)
     string("certificate", None, "Write the certificate here (.json).", flag_values=values)
 
@@ -56,6 +63,7 @@ def run(values: flags.FlagValues) -> None:
             io=values.io,
             batch=values.batch,
             overrides=overrides,
+            depthwise=values.depthwise,
         )
     file.save(values.output)
     write_json(values.certificate, file.certificate)
@@ -64,6 +72,8 @@ def run(values: flags.FlagValues) -> None:
         f"{values.output}: {len(file.data):,} bytes, {values.scheme}, "
         f"{delegated} of {len(file.certificate)} ops delegated to XNNPACK"
     )
+    if "hybrid" in file.meta:
+        show(f"  {file.meta['hybrid']}")
     for row in file.certificate:
         if not row.delegated:
             show(f"  {row.index} {row.op} ({row.layer or 'no layer'}): {row.reason}")

@@ -5,21 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from tfedge.errors import InputError, did_you_mean
+from tfedge.schemes import DEPTHWISE
 from tfedge.tflite import flatbuffer, int16_depthwise
-from tfedge.tflite.int16_bias import FAST_BIAS_OPS, fit_int16_biases, summing_ops
+from tfedge.tflite.int16_bias import CALIBRATED_SUMS, fit_int16_biases, summing_ops
 from tfedge.tflite.int16_costs import choose_forms
-from tfedge.tflite.int16_seen import codes_seen
+from tfedge.tflite.int16_seen import observe, undecided
 from tfedge.tflite.rewrite import compact
 
-DEPTHWISE = {
-    "integer": "the fastest 16-bit integer form, by an estimate of time and a limit of bytes",
-    "stock": "the op as the converter makes it, in the runtime's slow kernel",
-    "float": "in float32 between DEQUANTIZE and QUANTIZE: fast, but hybrid, not full integer",
-}
-"""What may become of depthwise convolutions with 16-bit activations."""
+DEFAULT = "integer"
 
-CALIBRATED_SUMS, HYBRID = "calibrated_sums", "hybrid"
-"""Metadata keys: ops whose 32-bit sums rest on calibration data; what is not integer."""
+HYBRID = "hybrid"
+"""Metadata key of a file that is not all integer: what is float in it."""
 
 
 def check_depthwise(name: str) -> None:
@@ -36,7 +32,7 @@ def check_depthwise(name: str) -> None:
 
 
 def speed_up(
-    data: bytes, samples: Any = None, depthwise: str = "integer"
+    data: bytes, samples: Any = None, depthwise: str = DEFAULT
 ) -> tuple[bytes, dict[str, Any]]:
     """Rewrites the ops of a file that have 16-bit activations and 8-bit weights.
 
@@ -55,22 +51,26 @@ def speed_up(
         The file, and metadata to keep in it.
 
     Raises:
-        InputError: An unknown form, or samples that do not fit.
+        InputError: An unknown form, one for a file without 16-bit activations, or samples that do
+            not fit.
         ConversionError: The file does not run.
     """
     check_depthwise(depthwise)
     model = flatbuffer.read(data)
-    if not any(True for _ in summing_ops(model)):
+    if next(summing_ops(model), None) is None:
+        if depthwise != DEFAULT and not _has_int16(model):
+            raise InputError(
+                "depthwise is for files with 16-bit activations", f"'{depthwise}'",
+                "Leave it out, or convert to w8a16",
+            )  # fmt: skip
         return data, {}
     floats = _reform(model, depthwise)
     fit_int16_biases(model)
     compact(model)
     data = flatbuffer.write(model)
-    calibrated: list[int] = []
-    slow = _slow(model)
-    if slow and samples is not None:
-        seen = codes_seen(data, slow, samples)
-        calibrated = fit_int16_biases(model, seen)
+    calibrated: dict[str, list[int]] = {}
+    if samples is not None and undecided(model):
+        calibrated = fit_int16_biases(model, observe(data, samples))
         compact(model)
         data = flatbuffer.write(model)
     facts: dict[str, Any] = {CALIBRATED_SUMS: calibrated} if calibrated else {}
@@ -79,14 +79,9 @@ def speed_up(
     return data, facts
 
 
-def _slow(model: Any) -> set[tuple[int, int]]:
-    """(input tensor, channels) of the main subgraph's ops that could be fast if their sums fit."""
-    return {
-        (found.source, found.width)
-        for found in summing_ops(model)
-        if found.graph is model.subgraphs[0]
-        and found.wide and found.kernels and found.name in FAST_BIAS_OPS
-    }  # fmt: skip
+def _has_int16(model: Any) -> bool:
+    tensors = [t for graph in model.subgraphs for t in graph.tensors]
+    return any(flatbuffer.tensor_dtype(t) == "int16" for t in tensors)
 
 
 def _reform(model: Any, depthwise: str) -> int:

@@ -8,7 +8,7 @@ int64 bias they run in plain loops with sums of 64 bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from tfedge.tflite.flatbuffer import (
     tensor_name,
     text,
 )
-from tfedge.tflite.int16_bounds import HIGHEST, LOWEST, code_ranges, largest_sums, scale_of
+from tfedge.tflite.int16_bounds import HIGHEST, LOWEST, Range, code_ranges, largest_sums, scale_of
 
 BIAS_OPS: dict[str, tuple[int, int, int]] = {
     "CONV_2D": (0, 1, 2),
@@ -39,24 +39,31 @@ BIAS_OPS: dict[str, tuple[int, int, int]] = {
 FAST_BIAS_OPS = ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 """Ops that have an optimised kernel with 32-bit sums."""
 
-MARGIN = 2.0
-"""A calibrated bound allows every input channel codes so many times as large as were seen."""
+CODES_MARGIN = 2.0
+"""A bound by calibrated codes allows every input channel so many times the largest seen in it."""
 
 FLOOR = 0.25
 """... and at least this share of the largest code seen in the tensor: a channel that happened to be
 silent is not taken for dead."""
 
+SUMS_MARGIN = 4.0
+"""A bound by calibrated sums allows so many times the largest partial sum that was seen."""
+
 WORST_CASE = "no input can overflow the 32-bit sum"
 KNOWN_RANGE = "the range of the op before it cannot overflow the 32-bit sum"
-CALIBRATED = f"its 32-bit sum is bounded by the calibration data, with a margin of {MARGIN:g}"
+CODES = f"its 32-bit sum holds {CODES_MARGIN:g} times the codes of the calibration data"
+SUMS = f"its 32-bit sum holds {SUMS_MARGIN:g} times the partial sums of the calibration data"
 UNPROVEN = "nothing shows that its 32-bit sum cannot overflow"
 WIDE = "int64 bias, slow kernel: the 32-bit sum could overflow"
 ONLY_WIDE = "int64 bias, slow kernel: it has no other"
 
-_ACCUMULATOR = 2**31
+CALIBRATED_SUMS = "calibrated_sums"
+"""Metadata key of a file: positions of the ops whose 32-bit sums rest on calibration data."""
 
-Seen = Mapping[tuple[int, int], tuple[np.ndarray, np.ndarray]]
-"""Lowest and highest code that calibration saw, [inputs] each, by (tensor, number of inputs)."""
+CALIBRATED = {"codes": CODES, "sums": SUMS}
+"""What the certificate says, by what the bound rests on."""
+
+_ACCUMULATOR = 2**31
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,33 @@ class Summing:
         if self.name == "FULLY_CONNECTED" and self.bias is None:
             return False  # Its kernel takes the absence of a bias for one of 32 bits.
         return int(self.op.builtinOptions.quantizedBiasType) != TYPES["int32"]
+
+
+@dataclass
+class Seen:
+    """What calibration data made of one op.
+
+    Attributes:
+        low: Lowest code of each input, int64 [inputs], at most 0.
+        high: Highest code, likewise, at least 0.
+        sums: Largest magnitude of a partial sum of products, float64 [channels].
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    sums: np.ndarray
+
+    @classmethod
+    def nothing(cls, found: Summing) -> Seen:
+        """Before the first sample."""
+        width, channels = found.width, len(found.kernels[0])
+        return cls(np.zeros(width, np.int64), np.zeros(width, np.int64), np.zeros(channels))
+
+    def add(self, codes: np.ndarray, sums: np.ndarray) -> None:
+        """Takes in a batch: codes [n, inputs], largest partial sums [channels]."""
+        self.low = np.minimum(self.low, codes.min(0))
+        self.high = np.maximum(self.high, codes.max(0))
+        self.sums = np.maximum(self.sums, sums)
 
 
 def summing_ops(model: schema.ModelT) -> Iterator[Summing]:
@@ -181,16 +215,16 @@ def _fits(found: Summing, low: np.ndarray, high: np.ndarray) -> bool:
     )
 
 
-def proof(found: Summing, known: Mapping[int, tuple[int, int]], seen: Seen | None = None) -> str:
+def proof(found: Summing, known: Mapping[int, Range], seen: Seen | None = None) -> str:
     """Says why an op's sum, in any order, fits 32 bits in every channel.
 
     Args:
         found: The op.
         known: Code ranges of its subgraph (`int16_bounds.code_ranges`).
-        seen: What calibration saw of the main subgraph.
+        seen: What calibration data made of it.
 
     Returns:
-        WORST_CASE, KNOWN_RANGE or CALIBRATED, the strongest that holds; "" where none does.
+        WORST_CASE, KNOWN_RANGE, CODES or SUMS, the strongest that holds; "" where none does.
     """
     if not found.kernels:
         return ""
@@ -199,21 +233,24 @@ def proof(found: Summing, known: Mapping[int, tuple[int, int]], seen: Seen | Non
     low, high = known.get(found.source, (LOWEST, HIGHEST))
     if _fits(found, np.array([low]), np.array([high])):
         return KNOWN_RANGE
-    codes = (seen or {}).get((found.source, found.width))
-    if codes is None:
+    if seen is None:
         return ""
-    allowed = [_with_margin(c, end) for c, end in zip(codes, (low, high), strict=True)]
-    return CALIBRATED if _fits(found, *allowed) else ""
+    if _fits(found, _with_margin(seen.low, low), _with_margin(seen.high, high)):
+        return CODES
+    bias = 0 if found.bias is None else np.abs(found.bias.astype(np.float64))
+    return SUMS if bool(np.all(SUMS_MARGIN * seen.sums + bias < _limits(found))) else ""
 
 
 def _with_margin(codes: np.ndarray, end: int) -> np.ndarray:
     """Bounds of the channels on one side of 0, from what was seen there, within the known end."""
     size = np.abs(codes.astype(np.float64))
-    allowed = np.ceil(MARGIN * np.maximum(size, FLOOR * size.max(initial=0.0)))
+    allowed = np.ceil(CODES_MARGIN * np.maximum(size, FLOOR * size.max(initial=0.0)))
     return (math.copysign(1, end) * np.minimum(allowed, abs(end))).astype(np.int64)
 
 
-def fit_int16_biases(model: schema.ModelT, seen: Seen | None = None) -> list[int]:
+def fit_int16_biases(
+    model: schema.ModelT, seen: Mapping[int, Seen] | None = None
+) -> dict[str, list[int]]:
     """Gives every op with int16 activations and int8 weights the bias type its kernel wants.
 
     int32 where `proof` has one and an optimised kernel exists, else int64. Shared biases are copied
@@ -222,25 +259,29 @@ def fit_int16_biases(model: schema.ModelT, seen: Seen | None = None) -> list[int
 
     Args:
         model: The file; changed in place.
-        seen: What calibration saw of the main subgraph; None proves by the file alone.
+        seen: What calibration data made of ops of the main subgraph, by position; None proves by
+            the file alone.
 
     Returns:
-        Positions, in the main subgraph, of the ops that rest on the calibration data.
+        Positions, in the main subgraph, of the ops that rest on calibration data, by what of them
+        (a key of `CALIBRATED`).
 
     Raises:
         ConversionError: A bias was clipped to the end of int32 by the converter.
     """
     known = {id(graph): code_ranges(model, graph) for graph in model.subgraphs}
-    calibrated = []
+    calibrated: dict[str, list[int]] = {}
     for found in summing_ops(model):
         _refuse_clipped(found)
         main = found.graph is model.subgraphs[0]
         why = ""
         if found.name in FAST_BIAS_OPS:
-            why = proof(found, known[id(found.graph)], seen if main else None)
+            met = seen.get(found.index) if main and seen else None
+            why = proof(found, known[id(found.graph)], met)
         _set_bias(model, found, "int32" if why else "int64")
-        if main and why == CALIBRATED:
-            calibrated.append(found.index)
+        for kind, text_of_it in CALIBRATED.items():
+            if why == text_of_it:
+                calibrated.setdefault(kind, []).append(found.index)
     return calibrated
 
 
@@ -303,15 +344,18 @@ def _bias_tensor(model: schema.ModelT, old: schema.TensorT, values: np.ndarray) 
     return fresh
 
 
-def sum_notes(model: schema.ModelT, calibrated: frozenset[int] = frozenset()) -> dict[int, str]:
+def sum_notes(
+    model: schema.ModelT, calibrated: Mapping[str, Sequence[int]] | None = None
+) -> dict[int, str]:
     """What the certificate says of the sums of the main subgraph's ops, by position.
 
     Args:
         model: The file.
-        calibrated: Positions of ops that rest on calibration data, as the file's metadata say.
+        calibrated: What `fit_int16_biases` returned, as the file's metadata keep it.
     """
     graph = model.subgraphs[0]
     known = code_ranges(model, graph)
+    claims = {i: why for kind, why in CALIBRATED.items() for i in (calibrated or {}).get(kind, ())}
     notes = {}
     for found in summing_ops(model):
         if found.graph is not graph:
@@ -319,6 +363,6 @@ def sum_notes(model: schema.ModelT, calibrated: frozenset[int] = frozenset()) ->
         if found.wide:
             notes[found.index] = WIDE if found.name in FAST_BIAS_OPS else ONLY_WIDE
         else:
-            claimed = CALIBRATED if found.index in calibrated else UNPROVEN
-            notes[found.index] = f"int32 bias: {proof(found, known) or claimed}"
+            why = proof(found, known) or claims.get(found.index, UNPROVEN)
+            notes[found.index] = f"int32 bias: {why}"
     return notes

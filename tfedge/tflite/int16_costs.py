@@ -17,7 +17,10 @@ from tfedge.tflite.flatbuffer import schema
 from tfedge.tflite.int16_depthwise import Grouped, transposable
 
 GROWTH = 0.5
-"""The forms chosen may together make a file larger by at most this share of its constants."""
+"""The forms chosen may together make a file larger by at most this share of its constants ..."""
+
+FREE = 32 * 1024
+"""... or by so many bytes, where that is more."""
 
 SIZES = (4, 8, 16, 32)
 """Input channels in a block that are tried."""
@@ -94,13 +97,13 @@ def choose_forms(model: schema.ModelT, grouped: Sequence[Grouped]) -> dict[int, 
     """Chooses a form for each op that gains from one, the best gains by byte first.
 
     Args:
-        model: The file, whose constants `GROWTH` refers to.
+        model: The file, whose constants the limit of bytes refers to.
         grouped: Ops of `int16_depthwise.grouped_ops`.
 
     Returns:
         Form by the op's position; ops that are best left alone are not in it.
     """
-    room = GROWTH * sum(_size(b) for b in model.buffers)
+    room = max(GROWTH * sum(_size(b) for b in model.buffers), FREE)
     best: list[tuple[float, int, Form]] = []
     for op in grouped:
         before = stock_time(op)
