@@ -10,6 +10,7 @@ from tests.run_file import float_ops, op_names
 from tfedge import lower as lowering
 from tfedge._keras import keras, tf
 from tfedge.errors import ConversionError, InputError
+from tfedge.schemes import DEPTHWISE
 from tfedge.tflite import TFLiteModel, fast16, int16_bias, int16_bounds, int16_costs, int16_seen
 from tfedge.tflite import flatbuffer as fb
 from tfedge.tflite import int16_depthwise as forms
@@ -94,7 +95,7 @@ def test_int32_bias_is_within_a_step(name, batch, rng):
     assert np.abs(within_a_step(old, new)).max() > 1000
 
 
-DEPTHWISE = {
+LAYERS = {
     "3x3": (lambda: L.DepthwiseConv2D(3, padding="same"), (8, 7, 20)),
     "stride 2, relu6": (lambda: L.DepthwiseConv2D(3, strides=2, activation=tf.nn.relu6), (9, 9, 6)),
     "5x5 valid": (lambda: L.DepthwiseConv2D(5), (8, 9, 3)),
@@ -110,9 +111,9 @@ DEPTHWISE = {
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("name", list(DEPTHWISE))
+@pytest.mark.parametrize("name", list(LAYERS))
 def test_forms_of_depthwise_are_within_a_step(name, batch, rng):
-    layer, shape = DEPTHWISE[name]
+    layer, shape = LAYERS[name]
     model = net(layer(), shape, rng)
     old = stock(model, rng.uniform(-1, 1, (6, *shape)).astype("float32"), batch)
     if "DEPTHWISE_CONV_2D" not in op_names(old):
@@ -299,7 +300,7 @@ def test_depthwise_by_name(rng):
     model = separable()
     x = rng.normal(size=(8, 16, 16, 8)).astype("f")
     files = {
-        n: tfedge.convert(model, "w8a16", calibration=x, depthwise=n) for n in fast16.DEPTHWISE
+        n: tfedge.convert(model, "w8a16", calibration=x, int16={"depthwise": n}) for n in DEPTHWISE
     }
     assert "DEPTHWISE_CONV_2D" in op_names(files["stock"].data)
     assert "TRANSPOSE_CONV" in op_names(files["integer"].data)
@@ -319,13 +320,32 @@ def test_depthwise_by_name(rng):
     assert all(r.layer for r in files["integer"].certificate)
 
 
-def test_depthwise_that_would_not_be_used(rng):
+def test_for_arm64_all_sums_have_64_bits(rng):
+    """Its kernels with 32-bit sums are the slower ones, so nothing is rewritten."""
+    i = keras.Input((16, 16, 8), name="x")
+    y = L.Flatten()(separable()(i))
+    model = keras.Model(i, L.Dense(3, use_bias=False, name="y")(y), name="n")
+    x = rng.normal(size=(8, 16, 16, 8)).astype("f")
+    file = tfedge.convert(model, "w8a16", calibration=x, int16={"cpu": "arm64"})
+    assert op_names(file.data) == op_names(stock(model, x))
+    found = list(int16_bias.summing_ops(fb.read(file.data)))
+    assert len(found) == 4 and all(f.wide and f.bias.dtype == np.int64 for f in found)
+    assert any(int16_bias.CHOSEN_WIDE in r.reason for r in file.certificate)
+    hybrid = {"cpu": "arm64", "depthwise": "float"}
+    file = tfedge.convert(model, "w8a16", calibration=x, int16=hybrid)
+    assert float_ops(file.data) == ["DEQUANTIZE", "DEPTHWISE_CONV_2D", "QUANTIZE"]
+
+
+def test_options_that_are_unknown_or_would_not_be_used(rng):
     model = separable()
     x = rng.normal(size=(8, 16, 16, 8)).astype("f")
-    with pytest.raises(InputError, match="16-bit activations"):
-        tfedge.convert(model, "w8a8", calibration=x, depthwise="float")
+    for option in ({"depthwise": "float"}, {"cpu": "arm64"}):
+        with pytest.raises(InputError, match="16-bit activations"):
+            tfedge.convert(model, "w8a8", calibration=x, int16=option)
     with pytest.raises(InputError, match="Did you mean 'float'"):
-        tfedge.convert(model, "w8a16", calibration=x, depthwise="floats")
+        tfedge.convert(model, "w8a16", calibration=x, int16={"depthwise": "floats"})
+    with pytest.raises(InputError, match="Did you mean 'cpu'"):
+        tfedge.convert(model, "w8a16", calibration=x, int16={"cpus": "arm64"})
 
 
 def test_forms_keep_within_the_bytes(rng, monkeypatch):

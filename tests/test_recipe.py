@@ -293,6 +293,8 @@ CHANGED = {
         "io": {"io": "float"},
         "batch": {"batch": 2},
         "calibration": {"calibration": 1},
+        "cpu": {"cpu": "arm64"},
+        "depthwise": {"depthwise": "float"},
         "verify": {"verify": 1},
     },
     "benchmark": {

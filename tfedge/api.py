@@ -11,7 +11,7 @@ import numpy as np
 from tfedge.data import InputSpec, load, stack
 from tfedge.errors import InputError
 from tfedge.record import Drift, OpAgreement, Timing
-from tfedge.schemes import QuantScheme, get_scheme
+from tfedge.schemes import Int16, QuantScheme, get_scheme
 from tfedge.tflite import TFLiteModel, certify, check_runs, fast16, flatbuffer, require_integer
 
 _LAYER_SAMPLES = 16
@@ -76,7 +76,7 @@ def convert(
     batch: int = 1,
     overrides: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
-    depthwise: str = "integer",
+    int16: Mapping[str, str] | None = None,
 ) -> TFLiteModel:
     """Converts a Keras model to a TFLite file that is known to run.
 
@@ -99,10 +99,12 @@ def convert(
         metadata: Facts to keep in the file: "labels" (list of class names), "preprocessing"
             ({"scale": s, "offset": o}: the model's input is pixel * s + o), anything JSON.
             Calibration data outside the range that the preprocessing gives are refused.
-        depthwise: What depthwise convolutions with 16-bit activations become: "integer" (the
-            fastest form in 16-bit integers, by an estimate), "stock" (as the converter writes
-            them; for compilers and microcontrollers) or "float" (float32, much faster; the file is
-            then hybrid, not full integer, and its metadata say so). See `tflite.fast16`.
+        int16: For files with 16-bit activations: {"cpu": the processor that the file is for
+            ("x86_64", the default, or "arm64", which also is what compilers and microcontrollers
+            want), "depthwise": what depthwise convolutions become ("integer", the default: the
+            fastest form in 16-bit integers by an estimate; "stock"; or "float": float32, much
+            faster, and the file is hybrid, not full integer, as its metadata say)}. See
+            `schemes.CPUS` and `schemes.DEPTHWISE`.
 
     Returns:
         The file with its certificate: each op, its types, whether XNNPACK runs it, and why not.
@@ -116,7 +118,7 @@ def convert(
     from tfedge.quantized import float_layers, is_quantized, qat_schemes
 
     spec = get_scheme(scheme)
-    fast16.check_depthwise(depthwise)
+    form = Int16.of(int16)
     model = working(model)
     if overrides:
         _check_overrides(model, spec, overrides)
@@ -137,7 +139,7 @@ def convert(
     floats = float_layers(model) if is_quantized(model) else frozenset()
     data = lowering.lower(model, scheme, calibration=calibration, io=io, batch=batch)
     require_integer(data, spec, layers=layers, io=io, floats=floats)  # type: ignore[arg-type]
-    data, notes = fast16.speed_up(data, samples, depthwise)
+    data, notes = fast16.speed_up(data, samples, form)
     ops = check_runs(data)
     facts |= notes
     facts |= {"scheme": spec.name, "layers": layers, "model": getattr(model, "name", "")}

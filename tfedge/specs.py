@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from tfedge import spec_keys as keys
 from tfedge.errors import RecipeError, TfedgeError, did_you_mean
-from tfedge.schemes import DEPTHWISE, SCHEMES
+from tfedge.schemes import CPUS, DEPTHWISE, SCHEMES
 
 
 @dataclass(frozen=True)
@@ -302,6 +302,7 @@ class ConvertSpec(StageSpec):
         batch: Samples per inference of the files.
         calibration: Number of training samples for ranges (schemes without QAT).
         verify: Number of test samples for the comparison layer by layer.
+        cpu: One of `schemes.CPUS`: what files with 16-bit activations are written for.
         depthwise: One of `schemes.DEPTHWISE`, for files with 16-bit activations.
     """
 
@@ -315,6 +316,7 @@ class ConvertSpec(StageSpec):
     batch: int = keys.number(1, 1, whole=True)
     calibration: int = keys.number(256, 1, whole=True)
     verify: int = keys.number(32, 1, whole=True)
+    cpu: str = keys.choice("x86_64", CPUS)
     depthwise: str = keys.choice("integer", DEPTHWISE)
 
     def __post_init__(self) -> None:

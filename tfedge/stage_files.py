@@ -168,7 +168,7 @@ def convert_for(model: Any, scheme: str, spec: ConvertSpec, task: Task) -> TFLit
         io=io,
         batch=spec.batch,
         metadata={k: v for k, v in facts.items() if v},
-        depthwise=spec.depthwise if wide else "integer",
+        int16={"cpu": spec.cpu, "depthwise": spec.depthwise} if wide else None,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from absl import flags
 
 from tfedge.cli.output import check_folder, pairs, show, write_json
-from tfedge.schemes import DEPTHWISE, SCHEMES, get_scheme
+from tfedge.schemes import CPUS, DEPTHWISE, SCHEMES, get_scheme
 
 REQUIRED = ("model", "output")
 
@@ -34,6 +34,9 @@ def define(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_enum(
         "io", "int", ["int", "float"], "Inputs and outputs of integer files.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "cpu", "x86_64", list(CPUS), "What w8a16 files are written for.", flag_values=values
     )
     flags.DEFINE_enum(
         "depthwise",
@@ -63,7 +66,7 @@ def run(values: flags.FlagValues) -> None:
             io=values.io,
             batch=values.batch,
             overrides=overrides,
-            depthwise=values.depthwise,
+            int16={"cpu": values.cpu, "depthwise": values.depthwise},
         )
     file.save(values.output)
     write_json(values.certificate, file.certificate)

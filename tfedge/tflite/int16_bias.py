@@ -54,8 +54,9 @@ KNOWN_RANGE = "the range of the op before it cannot overflow the 32-bit sum"
 CODES = f"its 32-bit sum holds {CODES_MARGIN:g} times the codes of the calibration data"
 SUMS = f"its 32-bit sum holds {SUMS_MARGIN:g} times the partial sums of the calibration data"
 UNPROVEN = "nothing shows that its 32-bit sum cannot overflow"
-WIDE = "int64 bias, slow kernel: the 32-bit sum could overflow"
-ONLY_WIDE = "int64 bias, slow kernel: it has no other"
+WIDE = "int64 bias, plain kernel: the 32-bit sum could overflow"
+CHOSEN_WIDE = "int64 bias, plain kernel, although the 32-bit sum could not overflow"
+ONLY_WIDE = "int64 bias, plain kernel: it has no other"
 
 CALIBRATED_SUMS = "calibrated_sums"
 """Metadata key of a file: positions of the ops whose 32-bit sums rest on calibration data."""
@@ -249,7 +250,7 @@ def _with_margin(codes: np.ndarray, end: int) -> np.ndarray:
 
 
 def fit_int16_biases(
-    model: schema.ModelT, seen: Mapping[int, Seen] | None = None
+    model: schema.ModelT, seen: Mapping[int, Seen] | None = None, *, narrow: bool = True
 ) -> dict[str, list[int]]:
     """Gives every op with int16 activations and int8 weights the bias type its kernel wants.
 
@@ -261,6 +262,7 @@ def fit_int16_biases(
         model: The file; changed in place.
         seen: What calibration data made of ops of the main subgraph, by position; None proves by
             the file alone.
+        narrow: False gives every op an int64 bias, also those without one.
 
     Returns:
         Positions, in the main subgraph, of the ops that rest on calibration data, by what of them
@@ -275,7 +277,7 @@ def fit_int16_biases(
         _refuse_clipped(found)
         main = found.graph is model.subgraphs[0]
         why = ""
-        if found.name in FAST_BIAS_OPS:
+        if narrow and found.name in FAST_BIAS_OPS:
             met = seen.get(found.index) if main and seen else None
             why = proof(found, known[id(found.graph)], met)
         _set_bias(model, found, "int32" if why else "int64")
@@ -361,8 +363,14 @@ def sum_notes(
         if found.graph is not graph:
             continue
         if found.wide:
-            notes[found.index] = WIDE if found.name in FAST_BIAS_OPS else ONLY_WIDE
+            notes[found.index] = _why_wide(found, known)
         else:
             why = proof(found, known) or claims.get(found.index, UNPROVEN)
             notes[found.index] = f"int32 bias: {why}"
     return notes
+
+
+def _why_wide(found: Summing, known: Mapping[int, Range]) -> str:
+    if found.name not in FAST_BIAS_OPS:
+        return ONLY_WIDE
+    return CHOSEN_WIDE if proof(found, known) else WIDE
