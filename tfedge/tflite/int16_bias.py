@@ -113,7 +113,7 @@ class Summing:
             return True
         if self.name == "FULLY_CONNECTED" and self.bias is None:
             return False  # Its kernel takes the absence of a bias for one of 32 bits.
-        return int(self.op.builtinOptions.quantizedBiasType) != TYPES["int32"]
+        return int(getattr(self.op.builtinOptions, "quantizedBiasType", 0)) != TYPES["int32"]
 
 
 @dataclass
@@ -201,8 +201,9 @@ def _limits(found: Summing) -> np.ndarray:
     """
     tensors = found.graph.tensors
     ends = [scale_of(tensors[int(i)]) for i in (found.source, found.op.outputs[0])]
-    scales = tensors[found.weights].quantization.scale
-    if ends[0] is None or not ends[1]:
+    quantization = tensors[found.weights].quantization
+    scales = None if quantization is None else quantization.scale
+    if ends[0] is None or not ends[1] or scales is None:
         return np.array([0], np.int64)  # No kernel for 16 bits without scales: claim nothing.
     _, exponent = np.frexp(np.asarray(scales, np.float64) * (ends[0] / ends[1]))
     return _ACCUMULATOR >> np.clip(exponent, 0, 31).astype(np.int64)

@@ -74,7 +74,7 @@ def code_ranges(model: schema.ModelT, graph: schema.SubGraphT) -> dict[int, Rang
         constant.
     """
     found: dict[int, Range] = {}
-    for index, tensor in enumerate(graph.tensors):
+    for index, tensor in enumerate(graph.tensors or []):
         if tensor_dtype(tensor) == "int16":
             values = tensor_data(model, tensor)
             if values is not None and values.size:
