@@ -7,6 +7,7 @@ from typing import Any
 from tfedge.errors import InputError
 from tfedge.schemes import Int16
 from tfedge.tflite import flatbuffer, int16_depthwise
+from tfedge.tflite.check import check_runs
 from tfedge.tflite.int16_bias import CALIBRATED_SUMS, fit_int16_biases, summing_ops
 from tfedge.tflite.int16_costs import choose_forms
 from tfedge.tflite.int16_seen import observe, undecided
@@ -61,6 +62,7 @@ def speed_up(
     data = flatbuffer.write(model)
     calibrated: dict[str, list[int]] = {}
     if narrow and samples is not None and undecided(model):
+        check_runs(data)  # A file that no one has run yet may end the process.
         calibrated = fit_int16_biases(model, observe(data, samples))
         compact(model)
         data = flatbuffer.write(model)
