@@ -36,6 +36,7 @@ TOP = {
     "api",
     "agreement",
     "describe",
+    "mixed",
     "stages",
     "stage_files",
     "start",
@@ -47,12 +48,14 @@ TOP = {
 ABOVE = {
     "api": {"pipeline", "stages", "stage_files", "start", "cli"},
     "describe": {"cli", "pipeline"},
+    "mixed": {"cli", "pipeline", "stages", "stage_files", "start"},
 }
 OWNERS = {
     "tensorflow_model_optimization": {"quant._tfmot"},
     "ai_edge_litert": {"tflite.interpreter", "tflite.flatbuffer"},
     "subprocess": {"shell"},
     "yaml": {"recipe"},
+    "scipy": {"mixed.solver"},
     "plotly": {"report.html", "report.plots"},
     "h5py": {"bridge.loading", "bridge.files"},
     "PIL": {"data_files"},
@@ -134,8 +137,8 @@ def test_the_device_side_needs_no_tensorflow(name):
 
 def test_public_names_are_pinned():
     assert sorted(tfedge.__all__) == [
-        "__version__", "benchmark", "bridge", "compress", "convert", "distill", "errors", "graph",
-        "inspect", "load_model", "prune", "quant", "verify", "verify_ops",
+        "__version__", "allocate", "benchmark", "bridge", "compress", "convert", "distill",
+        "errors", "graph", "inspect", "load_model", "prune", "quant", "verify", "verify_ops",
     ]  # fmt: skip
     assert {"PruneChannels", "shrink", "channel_groups"} <= set(tfedge.prune.__all__)
     assert "Distiller" in tfedge.distill.__all__

@@ -301,6 +301,7 @@ class ConvertSpec(StageSpec):
         io: "int" or "float": inputs and outputs of full-integer files.
         batch: Samples per inference of the files.
         calibration: Number of training samples for ranges (schemes without QAT).
+        ptq: Steps of post-training quantization (schemes without QAT), as `tfedge.convert` has.
         verify: Number of test samples for the comparison layer by layer.
         cpu: One of `schemes.CPUS`: what files with 16-bit activations are written for.
         depthwise: One of `schemes.DEPTHWISE`, for files with 16-bit activations.
@@ -315,6 +316,7 @@ class ConvertSpec(StageSpec):
     io: str = keys.choice("int", ("int", "float"))
     batch: int = keys.number(1, 1, whole=True)
     calibration: int = keys.number(256, 1, whole=True)
+    ptq: tuple[str, ...] = keys.words((), keys.PTQ_STEPS)
     verify: int = keys.number(32, 1, whole=True)
     cpu: str = keys.choice("x86_64", CPUS)
     depthwise: str = keys.choice("integer", DEPTHWISE)
@@ -323,6 +325,8 @@ class ConvertSpec(StageSpec):
         super().__post_init__()
         if not self.schemes:
             raise RecipeError("convert needs at least one scheme", "an empty list")
+        if {"gptq", "adaround"} <= set(self.ptq):
+            raise RecipeError("gptq and adaround both decide how weights are rounded", "both")
 
 
 @dataclass(frozen=True)
