@@ -171,6 +171,16 @@ def test_convert_writes_certificate(made, tmp_path):
     assert [r["op"] for r in rows].count("CONV_2D") == 2
 
 
+@pytest.mark.parametrize(("cpu", "bias"), [("x86_64", "int32"), ("arm64", "int64")])
+def test_convert_writes_16_bit_files_for_a_processor(cpu, bias, made, tmp_path):
+    out, certificate = tmp_path / "f.tflite", tmp_path / "c.json"
+    flags = [f"--model={made['model']}", f"--output={out}", f"--certificate={certificate}"]
+    flags += ["--scheme=w8a16", "--calibration=random:8", f"--cpu={cpu}"]
+    assert main(["convert", *flags]) == 0
+    types = [r["types"] for r in json.loads(certificate.read_text()) if r["op"] == "CONV_2D"]
+    assert set(types) == {f"int16,int8,{bias}->int16"}
+
+
 def test_verify_reports_the_drift(made, tmp_path, capsys):
     out = tmp_path / "v.json"
     flags = [f"--model={made['qat']}", f"--tflite={made['w8a8']}", "--data=random:8"]

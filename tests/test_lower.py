@@ -214,6 +214,16 @@ def test_converter_failure_is_one_clear_error(capfd):
     assert said.err == ""
 
 
+@pytest.mark.parametrize("scheme", ["w8a8", "w8a16"])
+def test_a_loop_that_would_end_the_process_is_refused(scheme):
+    i = keras.Input((5, 4), name="x")
+    model = keras.Model(i, L.SimpleRNN(3, name="rnn")(i))
+    x = RNG.normal(size=(8, 5, 4)).astype("float32")
+    with pytest.raises(ConversionError, match="cannot calibrate a model that loops.*rnn"):
+        lower(model, scheme, calibration=x)
+    assert float_ops(lower(quant.quantize_aware(model, scheme, calibration=x), scheme)) == []
+
+
 def test_conversion_is_fast(model):
     """Freezing first: about 0.2 s here where the way over a SavedModel takes seconds."""
     lower(model, "float32")

@@ -294,6 +294,8 @@ CHANGED = {
         "batch": {"batch": 2},
         "ptq": {"ptq": ("bias",)},
         "calibration": {"calibration": 1},
+        "cpu": {"cpu": "arm64"},
+        "depthwise": {"depthwise": "float"},
         "verify": {"verify": 1},
     },
     "benchmark": {

@@ -10,7 +10,7 @@ from tfedge._keras import keras
 from tfedge.errors import ConversionError
 from tfedge.lower import lower
 from tfedge.tflite import flatbuffer as fb
-from tfedge.tflite import rewrite, standins
+from tfedge.tflite import int16_bias, int16_bounds, rewrite, standins
 
 L = keras.layers
 RNG = np.random.default_rng(2)
@@ -38,7 +38,7 @@ def biases(data):
     found = {}
     for _, graph, op in fb.operators(model):
         name = fb.op_name(model, op)
-        if name in rewrite.BIAS_OPS and len(op.inputs) > 2 and op.inputs[2] >= 0:
+        if name in int16_bias.BIAS_OPS and len(op.inputs) > 2 and op.inputs[2] >= 0:
             found[name] = fb.tensor_dtype(graph.tensors[op.inputs[2]])
     return found
 
@@ -46,7 +46,7 @@ def biases(data):
 def stock(model, monkeypatch):
     """The file as the converter makes it, its biases untouched."""
     with monkeypatch.context() as patch:
-        patch.setattr(rewrite, "fit_int16_biases", lambda m: None)
+        patch.setattr(int16_bias, "fit_int16_biases", lambda m: [])
         return lower(model, "w8a16", calibration=X)
 
 
@@ -60,6 +60,12 @@ def test_16x8_biases_are_what_the_kernels_want(wide, monkeypatch):
     assert np.abs(a[0] - b[0]).max() / a[1] <= 8  # Three ops with other roundings, 65536 steps.
 
 
+def fits(weights, bias):
+    ends = np.array([-32768]), np.array([32767])
+    sums = int16_bounds.largest_sums(weights[:, :, None], *ends, bias)
+    return bool(np.all(sums < 2**31))
+
+
 def test_a_sum_that_can_overflow_keeps_int64(wide):
     """A kernel of 3x3x4096 full weights could pass 2^31: 127*36864*32768."""
     model = fb.read(lower(wide, "w8a16", calibration=X))
@@ -70,14 +76,15 @@ def test_a_sum_that_can_overflow_keeps_int64(wide):
     row = np.full_like(values, 127)
     limit = 2**31 // (127 * 32768)  # 516 weights of 127
     assert values.shape[1] < limit
-    assert rewrite._cannot_overflow(row, None)
+    assert fits(row, None)
     many = np.full((2, limit + 1), 127, np.int8)
-    assert not rewrite._cannot_overflow(many, None)
-    just = np.full((1, limit), 127, np.int8)
+    assert not fits(many, None)
+    just = np.full((1, limit), -127, np.int8)
     room = 2**31 - limit * 127 * 32768
-    assert rewrite._cannot_overflow(just, np.array([room - 1]))
-    assert not rewrite._cannot_overflow(just, np.array([room]))
-    assert not rewrite._cannot_overflow(just, np.array([-room]))
+    assert fits(just, np.array([room - 1]))
+    assert not fits(just, np.array([room]))
+    assert fits(just, np.array([-room]))  # Downwards codes reach 32767 only.
+    assert not fits(just, np.array([-room - limit * 127]))
 
 
 def test_overflow_decides_the_type_in_a_file():
@@ -102,7 +109,7 @@ def test_shared_bias_is_copied(wide, monkeypatch):
     )
     dw.inputs = np.array([*dw.inputs[:2], conv.inputs[2]], np.int32)
     old = fb.tensor_data(model, graph.tensors[conv.inputs[2]]).copy()
-    rewrite.fit_int16_biases(model)
+    int16_bias.fit_int16_biases(model)
     first, second = (graph.tensors[o.inputs[2]] for o in (conv, dw))
     assert (fb.tensor_dtype(first), fb.tensor_dtype(second)) == ("int32", "int64")
     np.testing.assert_array_equal(fb.tensor_data(model, first), old)
@@ -118,7 +125,7 @@ def test_clipped_bias_is_an_error(wide):
     values[0] = 2**31 - 1
     bias.buffer = fb.add_buffer(model, values)
     with pytest.raises(ConversionError, match="was clipped"):
-        rewrite.fit_int16_biases(model)
+        int16_bias.fit_int16_biases(model)
 
 
 def test_strip_float_io(wide):

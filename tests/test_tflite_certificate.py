@@ -2,7 +2,14 @@ import pytest
 
 from tests import tflite_files
 from tfedge.errors import ConversionError, InputError
-from tfedge.tflite import Interpreter, certify, delegation, flatbuffer, require_integer
+from tfedge.tflite import (
+    Interpreter,
+    certify,
+    delegation,
+    flatbuffer,
+    int16_bias,
+    require_integer,
+)
 
 
 @pytest.mark.parametrize("kind", ["float", "float16", "int8", "int16"])
@@ -26,7 +33,9 @@ def test_types_layers_and_reasons():
     assert by_op["SOFTMAX"].layer == "p"
     assert by_op["SOFTMAX"].reason == "XNNPACK has this op for floats only"
     rows = certify(tflite_files.file("image", "int16"))
-    assert {r.reason for r in rows} == {"int16 activations are never delegated"}
+    assert {r.reason.split(";")[0] for r in rows} == {"int16 activations are never delegated"}
+    conv = next(r for r in rows if r.op == "CONV_2D")
+    assert conv.reason.endswith(int16_bias.CHOSEN_WIDE)
     assert {r.layer for r in rows} == {""}
 
 

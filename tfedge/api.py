@@ -11,8 +11,8 @@ import numpy as np
 from tfedge.data import InputSpec, load, stack
 from tfedge.errors import InputError
 from tfedge.record import Drift, OpAgreement, Timing
-from tfedge.schemes import QuantScheme, get_scheme
-from tfedge.tflite import TFLiteModel, certify, check_runs, flatbuffer, require_integer
+from tfedge.schemes import Int16, QuantScheme, get_scheme
+from tfedge.tflite import TFLiteModel, certify, check_runs, fast16, flatbuffer, require_integer
 
 _LAYER_SAMPLES = 16
 _SYNTHETIC = "synthetic:"
@@ -78,6 +78,7 @@ def convert(
     overrides: Mapping[str, str] | None = None,
     ptq: str | Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
+    int16: Mapping[str, str] | None = None,
 ) -> TFLiteModel:
     """Converts a Keras model to a TFLite file that is known to run.
 
@@ -91,7 +92,8 @@ def convert(
         calibration: Data for the activation ranges of a float model under w8a8 and w8a16: an array
             [n, ...], a dict by input name, an iterable of batches, or a tf.data.Dataset. Where
             there are none: "synthetic:64" makes samples up from the model's batch norms (see
-            `quant.synthesize`).
+            `quant.synthesize`). With 16-bit activations they also bound the sums of ops that no
+            proof lets run in 32 bits, those of a quantize-aware model too.
         io: "int" (int8 or int16 inputs and outputs) or "float".
         batch: Samples per inference of the file.
         overrides: Scheme by layer name or regular expression, "float" among them, for a float
@@ -104,6 +106,12 @@ def convert(
         metadata: Facts to keep in the file: "labels" (list of class names), "preprocessing"
             ({"scale": s, "offset": o}: the model's input is pixel * s + o), anything JSON.
             Calibration data outside the range that the preprocessing gives are refused.
+        int16: For files with 16-bit activations: {"cpu": the processor that the file is for
+            ("x86_64", the default, or "arm64", which also is what compilers and microcontrollers
+            want), "depthwise": what depthwise convolutions become ("integer", the default: the
+            fastest form in 16-bit integers by an estimate; "stock"; or "float": float32, much
+            faster, and the file is hybrid, not full integer, as its metadata say)}. See
+            `schemes.CPUS` and `schemes.DEPTHWISE`.
 
     Returns:
         The file with its certificate: each op, its types, whether XNNPACK runs it, and why not.
@@ -117,6 +125,7 @@ def convert(
     from tfedge.quantized import float_layers, is_quantized, qat_schemes
 
     spec = get_scheme(scheme)
+    form = Int16.of(int16)
     model = working(model)
     for name, given in (("overrides", overrides), ("ptq", ptq)):
         if given:
@@ -125,19 +134,24 @@ def convert(
     if calibration is not None:
         calibration = _replayable(_made_up(model, calibration, facts))
         _check_preprocessing(calibration, lowering.source_of(model).inputs, facts)
+    samples = calibration
     if is_quantized(model) and spec.name == "w8a16" and qat_schemes(model) == ("w8a8",):
         from tfedge import quant
 
-        model = quant.to_16x8(model)
+        model, calibration = quant.to_16x8(model), None
     elif not is_quantized(model) and (overrides or ptq or spec.weight_bits < 8):
         model, report = _calibrated(model, spec, calibration, overrides, ptq)
         facts |= {"ptq": report} if report else {}
         calibration = None
+    elif is_quantized(model) and "w8a16" in qat_schemes(model):
+        calibration = None  # Its ranges are its own; the data bound its sums.
     layers = lowering.layer_names(model)
     floats = float_layers(model) if is_quantized(model) else frozenset()
     data = lowering.lower(model, scheme, calibration=calibration, io=io, batch=batch)
     require_integer(data, spec, layers=layers, io=io, floats=floats)  # type: ignore[arg-type]
+    data, notes = fast16.speed_up(data, samples, form)
     ops = check_runs(data)
+    facts |= notes
     facts |= {"scheme": spec.name, "layers": layers, "model": getattr(model, "name", "")}
     facts |= {"float_layers": sorted(floats)} if floats else {}
     data = flatbuffer.set_metadata(data, facts)

@@ -28,7 +28,7 @@ from tfedge.quantized import (
     unset_ranges,
 )
 from tfedge.schemes import QuantScheme, get_scheme
-from tfedge.tflite import channel_scales, flatbuffer, rewrite, standins
+from tfedge.tflite import channel_scales, flatbuffer, int16_bias, rewrite, standins
 
 IO = ("int", "float")
 _INPUT, _OUTPUT = "tfedge_input_{}", "tfedge_output_{}"
@@ -250,6 +250,8 @@ def _freeze(source: Source) -> Any:
 
 def _convert(frozen: Any, source: Source, spec: QuantScheme, calibration: Any) -> bytes:
     """Runs the TFLite converter, its chatter kept for the error message."""
+    if calibration is not None:
+        _refuse_loops(frozen)
     with captured() as said:
         try:
             converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
@@ -265,9 +267,25 @@ def _convert(frozen: Any, source: Source, spec: QuantScheme, calibration: Any) -
             ) from error
 
 
+def _refuse_loops(frozen: Any) -> None:
+    """The converter's calibration of a loop ends the process."""
+    loops = [op.name for op in frozen.graph.get_operations() if op.type == "LoopCond"]
+    if loops:
+        raise ConversionError(
+            "the TFLite converter cannot calibrate a model that loops",
+            f"'{loops[0].split('/while', 1)[0]}'",
+            "Convert what quant.quantize_aware(model, scheme, calibration) makes of it",
+        )
+
+
 def _advice(spec: QuantScheme) -> str:
     if spec.name == "float32":
         return "Write the operations that TFLite does not have with others"
+    if spec.activation_bits == 16:
+        return (
+            "Convert what quant.quantize_aware(model, 'w8a16', calibration) makes of it: that "
+            "writes many layers in ops that have 16-bit kernels"
+        )
     return "Convert with scheme='float32' to see whether the ops are supported at all"
 
 
@@ -329,7 +347,7 @@ def _finish(
     if spec.full_integer and io == "int":
         rewrite.strip_float_io(model)
     if spec.activation_bits == 16 or len(source.schemes) > 1:
-        rewrite.fit_int16_biases(model)
+        int16_bias.fit_int16_biases(model)
     rewrite.rename_layers(model, source.renamed)
     rewrite.compact(model)
     inputs = dict(zip((s.name for s in source.inputs), map(int, graph.inputs), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tfedge.errors import InputError, did_you_mean
@@ -71,6 +72,51 @@ SCHEMES: dict[str, QuantScheme] = {
         QuantScheme("float32", 32, 32, False, False, "no quantization: the baseline"),
     )
 }
+
+
+CPUS: dict[str, str] = {
+    "x86_64": "32-bit sums where they cannot overflow, and blocks of depthwise channels: there the "
+    "runtime has fast kernels for both, the best with AVX-512",
+    "arm64": "64-bit sums and the converter's own ops: the runtime's kernels with 32-bit sums take "
+    "3 to 18 times the instructions there; as compilers and microcontrollers want them, too",
+}
+"""Processors that files with 16-bit activations may be written for; the first is the default."""
+
+DEPTHWISE: dict[str, str] = {
+    "integer": "the fastest 16-bit integer form, by an estimate of time and a limit of bytes",
+    "stock": "as the converter writes it",
+    "float": "in float32 between DEQUANTIZE and QUANTIZE: fast, but hybrid, not full integer",
+}
+"""What depthwise convolutions with 16-bit activations may become; the first is the default."""
+
+
+@dataclass(frozen=True)
+class Int16:
+    """How files with 16-bit activations are written.
+
+    Attributes:
+        cpu: One of `CPUS`.
+        depthwise: One of `DEPTHWISE`.
+    """
+
+    cpu: str = next(iter(CPUS))
+    depthwise: str = next(iter(DEPTHWISE))
+
+    @classmethod
+    def of(cls, given: Mapping[str, str] | None) -> Int16:
+        """Reads a mapping of what is not the default.
+
+        Raises:
+            InputError: An unknown key or value; the message suggests the nearest.
+        """
+        words = {"cpu": CPUS, "depthwise": DEPTHWISE}
+        for key, value in (given or {}).items():
+            if key not in words:
+                raise InputError("unknown option of int16", f"'{key}'", did_you_mean(key, words))
+            if value not in words[key]:
+                near = did_you_mean(str(value), words[key])
+                raise InputError(f"unknown {key} of int16", f"'{value}'", near)
+        return cls(**(given or {}))
 
 
 def get_scheme(name: str) -> QuantScheme:

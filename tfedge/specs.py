@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from tfedge import spec_keys as keys
 from tfedge.errors import RecipeError, TfedgeError, did_you_mean
-from tfedge.schemes import SCHEMES
+from tfedge.schemes import CPUS, DEPTHWISE, SCHEMES
 
 
 @dataclass(frozen=True)
@@ -303,6 +303,8 @@ class ConvertSpec(StageSpec):
         calibration: Number of training samples for ranges (schemes without QAT).
         ptq: Steps of post-training quantization (schemes without QAT), as `tfedge.convert` has.
         verify: Number of test samples for the comparison layer by layer.
+        cpu: One of `schemes.CPUS`: what files with 16-bit activations are written for.
+        depthwise: One of `schemes.DEPTHWISE`, for files with 16-bit activations.
     """
 
     stage: ClassVar[str] = "convert"
@@ -316,6 +318,8 @@ class ConvertSpec(StageSpec):
     calibration: int = keys.number(256, 1, whole=True)
     ptq: tuple[str, ...] = keys.words((), keys.PTQ_STEPS)
     verify: int = keys.number(32, 1, whole=True)
+    cpu: str = keys.choice("x86_64", CPUS)
+    depthwise: str = keys.choice("integer", DEPTHWISE)
 
     def __post_init__(self) -> None:
         super().__post_init__()

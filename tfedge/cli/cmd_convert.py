@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 
 from tfedge.cli.output import check_folder, pairs, show, write_json
-from tfedge.schemes import SCHEMES, get_scheme
+from tfedge.schemes import CPUS, DEPTHWISE, SCHEMES, get_scheme
 from tfedge.spec_keys import PTQ_STEPS
 
 REQUIRED = ("model", "output")
@@ -47,6 +47,16 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "io", "int", ["int", "float"], "Inputs and outputs of integer files.", flag_values=values
     )
+    flags.DEFINE_enum(
+        "cpu", "x86_64", list(CPUS), "What w8a16 files are written for.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "depthwise",
+        "integer",
+        list(DEPTHWISE),
+        "Depthwise convolutions with 16-bit activations (float: hybrid, not full integer).",
+        flag_values=values,
+    )
     flags.DEFINE_integer("batch", 1, "Samples per inference.", lower_bound=1, flag_values=values)
     string("certificate", None, "Write the certificate here (.json).", flag_values=values)
 
@@ -80,6 +90,7 @@ def run(values: flags.FlagValues) -> None:
             batch=values.batch,
             overrides=overrides,
             ptq=values.ptq,
+            int16={"cpu": values.cpu, "depthwise": values.depthwise},
         )
     file.save(values.output)
     write_json(values.certificate, file.certificate)
@@ -90,6 +101,8 @@ def run(values: flags.FlagValues) -> None:
         f"{values.output}: {len(file.data):,} bytes, {values.scheme}, "
         f"{delegated} of {len(file.certificate)} ops delegated to XNNPACK"
     )
+    if "hybrid" in file.meta:
+        show(f"  {file.meta['hybrid']}")
     for row in file.certificate:
         if not row.delegated:
             show(f"  {row.index} {row.op} ({row.layer or 'no layer'}): {row.reason}")

@@ -11,6 +11,7 @@ from tfedge.schemes import QuantScheme, get_scheme
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import check_runs
 from tfedge.tflite.delegation import OpView, views, why_not
+from tfedge.tflite.int16_bias import CALIBRATED_SUMS, sum_notes
 from tfedge.tflite.interpreter import OpInfo
 from tfedge.tflite.layers import op_layers
 
@@ -32,8 +33,9 @@ def certify(
         ops: What `check_runs` found; None runs it, so that a bad file cannot end this process.
 
     Returns:
-        One row per op, in execution order. Ops of further subgraphs (bodies of loops and
-        branches) are not listed; `require_integer` looks at them too.
+        One row per op, in execution order. The reason of an op with 16-bit activations and 8-bit
+        weights says how wide its sum is, and why that is safe. Ops of further subgraphs (bodies of
+        loops and branches) are not listed; `require_integer` looks at them too.
 
     Raises:
         InputError: The data is no TFLite file.
@@ -41,6 +43,7 @@ def certify(
     """
     model = flatbuffer.read(data)
     found = list(check_runs(data) if ops is None else ops)
+    sums = sum_notes(model, flatbuffer.get_metadata(data).get(CALIBRATED_SUMS))
     behind = op_layers(model, layers)
     if len(found) != len(behind):
         raise InputError(
@@ -53,10 +56,14 @@ def certify(
             layer=layer,
             types=_types(op),
             delegated=info.delegated,
-            reason="" if info.delegated else why_not(op),
+            reason="" if info.delegated else _reason(op, sums.get(info.index, "")),
         )
         for info, op, layer in zip(found, views(model), behind, strict=True)
     ]
+
+
+def _reason(op: OpView, sums: str) -> str:
+    return f"{why_not(op)}; {sums}" if sums else why_not(op)
 
 
 def _types(op: OpView) -> str:

@@ -17,7 +17,7 @@ from tfedge.tflite.flatbuffer import (
     tensor_dtype,
     tensor_name,
 )
-from tfedge.tflite.rewrite import BIAS_OPS
+from tfedge.tflite.int16_bias import BIAS_OPS
 
 OPS = ("FULLY_CONNECTED", "TRANSPOSE_CONV")
 """Ops whose kernels are exported as codes."""

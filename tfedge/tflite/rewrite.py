@@ -12,33 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from tfedge.errors import ConversionError
 from tfedge.tflite.flatbuffer import (
-    TYPES,
-    add_buffer,
     consumers,
     op_name,
     operators,
     schema,
     tensor_data,
     tensor_dtype,
-    tensor_name,
     text,
 )
 
 _INTEGER = ("int8", "int16", "uint8")
-_INT16_MAGNITUDE = 32768
-_ACCUMULATOR = 2**31
-
-BIAS_OPS: dict[str, tuple[int, int, int]] = {
-    "CONV_2D": (0, 1, 2),
-    "DEPTHWISE_CONV_2D": (0, 1, 2),
-    "FULLY_CONNECTED": (0, 1, 2),
-    "TRANSPOSE_CONV": (2, 1, 3),
-}
-"""Positions of (input, weights, bias) among an op's inputs."""
-
-_FAST_BIAS_OPS = ("CONV_2D", "FULLY_CONNECTED")
 
 
 def strip_float_io(model: schema.ModelT) -> None:
@@ -196,76 +180,6 @@ def _compact_tensors(model: schema.ModelT, number: int, graph: schema.SubGraphT)
         op.outputs = np.array([place[i] for i in _listed(op.outputs)], np.int32)
         if op.intermediates is not None:
             op.intermediates = [place[i] for i in _listed(op.intermediates)]
-
-
-def fit_int16_biases(model: schema.ModelT) -> None:
-    """Gives every op with int16 activations and int8 weights the bias type its kernel wants.
-
-    DEPTHWISE_CONV_2D and TRANSPOSE_CONV take int64. CONV_2D and FULLY_CONNECTED run in optimised
-    kernels with an int32 bias and `quantizedBiasType=INT32`; then the sum runs in 32 bits too, so
-    this is done only where no input can overflow it: sum|w|*32768 + |b| < 2^31 for every output
-    channel. Elsewhere the bias is int64 (reference kernel, exact). Shared biases are copied first.
-
-    Raises:
-        ConversionError: A bias was clipped to the end of int32 by the converter.
-    """
-    for _, graph, op in list(operators(model)):
-        name = op_name(model, op)
-        if name in BIAS_OPS:
-            _fit_bias(model, graph, op, name)
-
-
-def _fit_bias(model: schema.ModelT, graph: schema.SubGraphT, op: Any, name: str) -> None:
-    places = BIAS_OPS[name]
-    inputs = [int(i) for i in op.inputs] + [-1] * 4
-    x, w, b = (inputs[p] for p in places)
-    if tensor_dtype(graph.tensors[x]) != "int16" or tensor_dtype(graph.tensors[w]) != "int8":
-        return
-    bias = None if b < 0 else tensor_data(model, graph.tensors[b])
-    if b >= 0 and bias is None:
-        return  # Computed at run time: nothing to rewrite.
-    if (
-        bias is not None
-        and bias.dtype == np.int32
-        and np.any(np.abs(bias.astype(np.int64)) >= _ACCUMULATOR - 1)
-    ):
-        raise ConversionError(
-            "a bias does not fit its scale in 32 bits and was clipped",
-            f"'{tensor_name(graph.tensors[b])}'",
-            "A channel's weights are tiny beside its bias: remove the channel (prune), or use w8a8",
-        )
-    fast = name in _FAST_BIAS_OPS and _cannot_overflow(tensor_data(model, graph.tensors[w]), bias)
-    if op.builtinOptions is not None and hasattr(op.builtinOptions, "quantizedBiasType"):
-        op.builtinOptions.quantizedBiasType = TYPES["int32"] if fast else TYPES["float32"]
-    if bias is not None:
-        dtype = "int32" if fast else "int64"
-        if bias.dtype != np.dtype(dtype):
-            fresh = _bias_tensor(model, graph.tensors[b], bias.astype(dtype))
-            graph.tensors.append(fresh)
-            changed = [int(i) for i in op.inputs]
-            changed[places[2]] = len(graph.tensors) - 1
-            op.inputs = np.array(changed, np.int32)
-
-
-def _cannot_overflow(weights: np.ndarray | None, bias: np.ndarray | None) -> bool:
-    """True where sum|w|*32768 + |b| < 2^31 in every channel (axis 0 of CONV and FC weights)."""
-    if weights is None:
-        return False
-    total = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(1) * _INT16_MAGNITUDE
-    if bias is not None:
-        total = total + np.abs(bias.astype(np.int64))
-    return bool(np.all(total < _ACCUMULATOR))
-
-
-def _bias_tensor(model: schema.ModelT, old: schema.TensorT, values: np.ndarray) -> schema.TensorT:
-    """A bias tensor like `old` with other values; its buffer is its own."""
-    fresh = schema.TensorT()
-    for key, value in vars(old).items():
-        setattr(fresh, key, value)
-    fresh.type = TYPES[values.dtype.name]
-    fresh.buffer = add_buffer(model, values)
-    fresh.name = f"{text(old.name)}_{values.dtype.name}"
-    return fresh
 
 
 def rename_layers(model: schema.ModelT, names: Mapping[str, str]) -> None:
