@@ -15,6 +15,7 @@ import numpy as np
 from tfedge.errors import InputError, TfedgeError
 from tfedge.shell import Answer, serve
 from tfedge.targets.amx import refuse_amx
+from tfedge.targets.litert import profile
 from tfedge.targets.machine import PeakMemory, isa, load_average
 from tfedge.tflite.check import random_inputs
 from tfedge.tflite.interpreter import Interpreter, runtime_version
@@ -126,6 +127,7 @@ def infer(values: dict[str, Any], arrays: Arrays) -> Answer:
 
 TASKS: dict[str, Callable[[dict[str, Any], Arrays], Answer]] = {
     "probe": probe,
+    "profile": profile,
     "run": infer,
     "time": measure,
 }

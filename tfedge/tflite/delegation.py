@@ -20,8 +20,9 @@ def broken_rule(op: OpView) -> str:
 
 
 def reason(rule: str) -> str:
-    """A rule in one line: the first of its docstring, or `UNKNOWN` for ""."""
-    return message(rule).partition("\n")[0].rstrip(".")
+    """A rule in one line, to be part of a sentence: its docstring's first; `UNKNOWN` for ""."""
+    line = message(rule).partition("\n")[0].rstrip(".")
+    return line if line[1:2].isupper() else line[:1].lower() + line[1:]
 
 
 def message(rule: str) -> str:

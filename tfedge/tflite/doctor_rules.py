@@ -57,6 +57,23 @@ def int16_activations(op: OpView) -> bool:
     return "int16" in op.activations
 
 
+def custom_op(op: OpView) -> bool:
+    """It is a custom op, which no delegate knows.
+
+    The file runs only where the application brings a kernel for it ("Flex" ops: TensorFlow's own).
+    Convert with TFLite's builtin ops only; what this op computes must be written in those.
+    """
+    return op.custom
+
+
+def control_flow(op: OpView) -> bool:
+    """A loop or a branch stays with the runtime.
+
+    Its body is a subgraph of its own that starts and ends in memory. Unroll a loop of fixed length.
+    """
+    return op.name in ("WHILE", "IF", "CALL_ONCE", "STABLEHLO_COMPOSITE", "STABLEHLO_WHILE")
+
+
 def no_such_op(op: OpView) -> bool:
     """XNNPACK has no such op.
 
@@ -76,7 +93,7 @@ def float_only(op: OpView) -> bool:
 
 
 def shape_at_run_time(op: OpView) -> bool:
-    """its shape is known only at run time.
+    """Its shape is known only at run time.
 
     The delegate plans its memory before the first run. Convert with a fixed batch and fixed sizes.
     """
@@ -103,7 +120,7 @@ def dynamic_depthwise(op: OpView) -> bool:
 
 
 def moving_weights(op: OpView) -> bool:
-    """its weights or bias are not constant.
+    """Its weights or bias are not constant.
 
     XNNPACK packs weights once, before the first run. Fold what computes them into constants.
     """
@@ -111,7 +128,7 @@ def moving_weights(op: OpView) -> bool:
 
 
 def no_bias(op: OpView) -> bool:
-    """it has no bias.
+    """It has no bias.
 
     XNNPACK's 8-bit and float convolutions want one. A bias of zeros changes nothing.
     """
@@ -146,7 +163,7 @@ def odd_int2(op: OpView) -> bool:
 
 
 def slice_of_axes(op: OpView) -> bool:
-    """a strided slice that adds or drops axes is not delegated.
+    """A strided slice that adds or drops axes is not delegated.
 
     Slice with the axis kept (x[:, 1:2]) and reshape.
     """
@@ -155,7 +172,7 @@ def slice_of_axes(op: OpView) -> bool:
 
 
 def slice_with_steps(op: OpView) -> bool:
-    """a strided slice with a stride other than 1 is not delegated.
+    """A strided slice with a stride other than 1 is not delegated.
 
     Pool or convolve with that stride instead, or bring the steps to an axis of their own by a
     reshape and slice that.
@@ -165,7 +182,7 @@ def slice_with_steps(op: OpView) -> bool:
 
 
 def offset_matmul(op: OpView) -> bool:
-    """the second factor's zero point is not 0.
+    """The second factor's zero point is not 0.
 
     The 8-bit product of two activations wants the second one symmetric. Quantize it with zero
     point 0.
@@ -178,7 +195,7 @@ def offset_matmul(op: OpView) -> bool:
 
 
 def many_inputs(op: OpView) -> bool:
-    """it joins more than 5 tensors.
+    """It joins more than 5 tensors.
 
     Join them in a tree of concatenations of at most 4 each: the elements are the same.
     """
@@ -186,7 +203,7 @@ def many_inputs(op: OpView) -> bool:
 
 
 def many_outputs(op: OpView) -> bool:
-    """it splits into fewer than 2 or more than 4.
+    """It splits into fewer than 2 or more than 4.
 
     Split twice: into at most 4, and each part again.
     """
@@ -194,7 +211,7 @@ def many_outputs(op: OpView) -> bool:
 
 
 def many_axes(op: OpView) -> bool:
-    """it has more than 6 axes.
+    """It has more than 6 axes.
 
     Merge neighbouring axes by a reshape before it.
     """
@@ -203,7 +220,7 @@ def many_axes(op: OpView) -> bool:
 
 
 def fused_tanh(op: OpView) -> bool:
-    """a fused TANH or SIGN_BIT activation is not delegated.
+    """A fused TANH or SIGN_BIT activation is not delegated.
 
     Let the activation be an op of its own.
     """
@@ -211,7 +228,7 @@ def fused_tanh(op: OpView) -> bool:
 
 
 def wide_stride(op: OpView) -> bool:
-    """pooling with a stride wider than its window is not delegated.
+    """Pooling with a stride wider than its window is not delegated.
 
     Slice off what it skips first, or use a window as wide as the stride.
     """
@@ -222,7 +239,7 @@ def wide_stride(op: OpView) -> bool:
 
 
 def scale_ratio(op: OpView) -> bool:
-    """its input and output scales are too far apart.
+    """Its input and output scales are too far apart.
 
     ADD and SUB take quotients of 2^-10 to 2^8, QUANTIZE 2^-8 to 2^7. A range that is far too wide
     usually comes from one outlier in the calibration data.
@@ -236,7 +253,7 @@ def scale_ratio(op: OpView) -> bool:
 
 
 def leaky_range(op: OpView) -> bool:
-    """its slope or scales are outside LEAKY_RELU's range.
+    """Its slope or scales are outside LEAKY_RELU's range.
 
     The quotient of the scales must be 2^-8 to 128, and likewise times the slope.
     """
@@ -249,7 +266,7 @@ def leaky_range(op: OpView) -> bool:
 
 
 def softmax_beta(op: OpView) -> bool:
-    """a softmax with beta other than 1 is not delegated.
+    """A softmax with beta other than 1 is not delegated.
 
     Multiply its input by beta, or the layer before it.
     """
@@ -263,6 +280,8 @@ def _scale(tensor: Any) -> float | None:
 
 
 RULES: dict[str, Callable[[OpView], bool]] = {
+    "custom_op": custom_op,
+    "control_flow": control_flow,
     "int16_activations": int16_activations,
     "no_such_op": no_such_op,
     "float_only": float_only,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -301,6 +302,16 @@ def runtime_version() -> str:
     from ai_edge_litert import interpreter  # noqa: F401
 
     return version("ai-edge-litert")
+
+
+def runtime_library() -> Path | None:
+    """The runtime's shared library, whose C functions can profile; None where it is not there."""
+    from importlib.util import find_spec
+
+    found = find_spec("ai_edge_litert")
+    folders = [] if found is None else list(found.submodule_search_locations or [])
+    names = ("libLiteRt.so", "libLiteRt.dylib")
+    return next((p for f in folders for n in names if (p := Path(f) / n).is_file()), None)
 
 
 def _load(data: bytes, threads: int, kernels: str, keep_tensors: bool) -> Any:

@@ -26,6 +26,7 @@ class OpView:
         static: For each input, True where it is absent or its value is fixed: constant data, or
             constants that a DEQUANTIZE or DENSIFY unpacks.
         small: For each input, its value where it is a constant of at most 32 integers, else None.
+        custom: True for an op that is none of the runtime's builtin ones.
     """
 
     name: str
@@ -34,6 +35,7 @@ class OpView:
     options: Any
     static: tuple[bool, ...]
     small: tuple[np.ndarray | None, ...] = ()
+    custom: bool = False
 
     def fixed(self, position: int) -> bool:
         """True where an input is absent or its value is fixed."""
@@ -84,6 +86,7 @@ def _view(model: Any, graph: Any, op: Any, fixed: set[int]) -> OpView:
         options=op.builtinOptions,
         static=tuple(t in fixed for t in inputs),
         small=tuple(_small(model, graph.tensors[t]) if t >= 0 else None for t in inputs),
+        custom=bool(flatbuffer.text(model.operatorCodes[op.opcodeIndex].customCode)),
     )
 
 
