@@ -100,12 +100,12 @@ class Target(Protocol):
 class Profiler(Protocol):
     """A target that also says what each op of a file takes there."""
 
-    def profile(self, data: bytes, runs: int = 60) -> OpTimes:
+    def profile(self, data: bytes, runs: int = 8) -> OpTimes:
         """Measures the ops of a file.
 
         Args:
             data: The whole file.
-            runs: Inferences to measure.
+            runs: Inferences to measure at least.
 
         Raises:
             InputError: It is no TFLite file.

@@ -133,12 +133,12 @@ class HostTarget:
             for i, (name, data) in enumerate(models.items())
         ]
 
-    def profile(self, data: bytes, runs: int = 60) -> OpTimes:
+    def profile(self, data: bytes, runs: int = 8) -> OpTimes:
         """Measures each op by the runtime's own profiler; see `tfedge.targets.litert`.
 
         Args:
             data: The whole file.
-            runs: Inferences to measure.
+            runs: Inferences to measure at least.
 
         Raises:
             InputError: It is no TFLite file.

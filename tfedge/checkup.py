@@ -1,0 +1,93 @@
+"""What `tfedge doctor` does: diagnose a file on a target, mend it, diagnose it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tfedge.data import InputSpec, load, stack
+from tfedge.errors import ConversionError, TargetError
+from tfedge.record import Timing
+from tfedge.targets import Profiler, Target, get_target
+from tfedge.tflite.doctor import Diagnosis, diagnose
+from tfedge.tflite.model import TFLiteModel
+from tfedge.tflite.op_times import OpTimes
+from tfedge.tflite.repair import FixReport, repair
+
+_RUNS = 30
+_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What the doctor found and did.
+
+    Attributes:
+        before: The diagnosis of the file as given.
+        after: That of the mended file; None without `fix`.
+        fixes: What became of each fix that found a place.
+        file: The mended file (the given one where nothing was kept); None without `fix`.
+        timing: Whole inferences, measured in turn: the given file, and the mended one where it
+            differs.
+        steps: Largest move of an output in codes, mended file against given.
+    """
+
+    before: Diagnosis
+    after: Diagnosis | None = None
+    fixes: tuple[FixReport, ...] = ()
+    file: TFLiteModel | None = field(default=None, repr=False)
+    timing: tuple[Timing, ...] = ()
+    steps: float | None = None
+
+
+def check_up(file: TFLiteModel, fix: bool, target: str, data: Any = None) -> Checkup:
+    """See `tfedge.api.doctor`."""
+    place = get_target(target)
+
+    def clock(content: bytes) -> tuple[OpTimes, float]:
+        total = place.time({"file": content}, _RUNS, 1)[0].min_ms * 1e3
+        return (place.profile(content) if isinstance(place, Profiler) else OpTimes()), total
+
+    before = diagnose(file.data, file.layers, clock)
+    if not fix:
+        return Checkup(before)
+    if before.problem:
+        raise ConversionError("a file that does not run cannot be mended", before.problem)
+    samples = None if data is None else _samples(file, data)
+    fresh, reports = repair(file.data, samples, lambda a, b: _ratio(place, a, b))
+    if fresh == file.data:
+        return Checkup(before, before, tuple(reports), file)
+    timing = _in_turn(place, {"before": file.data, "after": fresh})
+    steps = [r.steps for r in reports if r.kept and r.steps is not None]
+    mended = TFLiteModel.from_bytes(fresh)
+    after = diagnose(fresh, file.layers, clock)
+    return Checkup(before, after, tuple(reports), mended, timing, max(steps, default=0.0))
+
+
+def _in_turn(place: Target, files: Mapping[str, bytes]) -> tuple[Timing, ...]:
+    try:
+        return tuple(place.time(files, _RUNS, 1))
+    except TargetError:  # Said already in the diagnosis' notes.
+        return ()
+
+
+def _ratio(place: Target, before: bytes, after: bytes) -> float:
+    """Quotient of the minima; of wall or CPU time, whichever was disturbed less."""
+    first, second = place.time({"before": before, "after": after}, _RUNS, 1)
+    ratios = [second.min_ms / first.min_ms]
+    if first.cpu_min_ms and second.cpu_min_ms:
+        ratios.append(second.cpu_min_ms / first.cpu_min_ms)
+    return min(ratios)
+
+
+def _samples(file: TFLiteModel, data: Any) -> dict[str, np.ndarray]:
+    """Real inputs by name, of data in any form; the file is known to run."""
+    specs = [
+        InputSpec(s.name, (None, *s.shape[1:]), "float32" if s.quantized else s.dtype)
+        for s in file.inputs
+    ]
+    given = load(data, specs) if isinstance(data, str) else data
+    return stack(given, specs, limit=_SAMPLES)
