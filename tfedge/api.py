@@ -313,17 +313,24 @@ def benchmark(models: Any, target: str = "host", runs: int = 50, threads: int = 
     )
 
 
-def doctor(tflite: Any, fix: bool = False, target: str = "host", data: Any = None) -> Checkup:
+def doctor(
+    tflite: Any,
+    fix: bool = False,
+    target: str = "host",
+    data: Any = None,
+    max_steps: float = 1.0,
+) -> Checkup:
     """Says why a TFLite file is slow on a CPU, and mends what can be mended.
 
     Args:
         tflite: A TFLiteModel, bytes, or a path; any file, also one that tfedge did not make.
         fix: Apply the rewrites of `tfedge.tflite.fixes.FIXES` that hold. Each is proved on this
-            very file, by running both on random inputs and on `data`: one that moves an output by
-            more than one step (a float output beyond rounding), or that makes the file slower, is
-            undone and reported.
+            very file, by running both on random inputs and on `data`: one that moves an output too
+            far, or that makes the file slower, is undone and reported.
         target: Where to measure; a name in `tfedge.targets.TARGETS`.
         data: Inputs in any of the forms that `verify` takes; at most 32 samples are used.
+        max_steps: Steps that an output of the file may move; a float output may not move beyond
+            rounding. Each rewritten op alone stays within one step in any case.
 
     Returns:
         The Checkup: `before` and `after` (findings with rule, message, cost and fix; partitions;
@@ -337,7 +344,7 @@ def doctor(tflite: Any, fix: bool = False, target: str = "host", data: Any = Non
     """
     from tfedge.checkup import check_up
 
-    return check_up(_as_file(tflite), fix, target, data)
+    return check_up(_as_file(tflite), fix, target, data, max_steps)
 
 
 def inspect(model: Any) -> dict[str, Any]:

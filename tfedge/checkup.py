@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from tfedge.data import InputSpec, load, stack
-from tfedge.errors import ConversionError, TargetError
+from tfedge.errors import TargetError
 from tfedge.record import Timing
 from tfedge.targets import Profiler, Target, get_target
 from tfedge.tflite.doctor import Diagnosis, diagnose
 from tfedge.tflite.model import TFLiteModel
 from tfedge.tflite.op_times import OpTimes
+from tfedge.tflite.proof import MAX_STEPS
 from tfedge.tflite.repair import FixReport, repair
 
 _RUNS = 30
@@ -43,7 +44,9 @@ class Checkup:
     steps: float | None = None
 
 
-def check_up(file: TFLiteModel, fix: bool, target: str, data: Any = None) -> Checkup:
+def check_up(
+    file: TFLiteModel, fix: bool, target: str, data: Any = None, max_steps: float = MAX_STEPS
+) -> Checkup:
     """See `tfedge.api.doctor`."""
     place = get_target(target)
 
@@ -54,10 +57,8 @@ def check_up(file: TFLiteModel, fix: bool, target: str, data: Any = None) -> Che
     before = diagnose(file.data, file.layers, clock)
     if not fix:
         return Checkup(before)
-    if before.problem:
-        raise ConversionError("a file that does not run cannot be mended", before.problem)
-    samples = None if data is None else _samples(file, data)
-    fresh, reports = repair(file.data, samples, lambda a, b: _ratio(place, a, b))
+    samples = None if data is None or before.problem else _samples(file, data)
+    fresh, reports = repair(file.data, samples, lambda a, b: _ratio(place, a, b), max_steps)
     if fresh == file.data:
         return Checkup(before, before, tuple(reports), file)
     timing = _in_turn(place, {"before": file.data, "after": fresh})

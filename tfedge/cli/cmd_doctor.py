@@ -3,7 +3,7 @@
     tfedge doctor model.tflite --fix
 
 With --fix the rewrites that hold are applied: each is proved on this very file, on random inputs
-and on --data; one that moves an output by more than a step, or makes the file slower, is undone.
+and on --data; one that moves an output too far, or makes the file slower, is undone.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ def define(values: flags.FlagValues) -> None:
            "model.fixed.tflite beside model.tflite.", flag_values=values)  # fmt: skip
     string("data", None, "Inputs to prove the fixes on, besides random ones: X.npz, a folder of "
            "images.", flag_values=values)  # fmt: skip
+    flags.DEFINE_float("max_steps", 1.0, "Steps that --fix may move an output of the file; each "
+                       "rewritten op alone stays within one.", flag_values=values)  # fmt: skip
     string("json", None, "Write the result here; - for standard output.", flag_values=values)
 
 
@@ -51,7 +53,7 @@ def run(values: flags.FlagValues) -> None:
     from tfedge.report.checkup import checkup_tables, summary
 
     with working("examining the file" + (" and trying fixes" if values.fix else "")):
-        found = api.doctor(values.tflite, fix=values.fix, target=values.target, data=values.data)
+        found = api.doctor(values.tflite, values.fix, values.target, values.data, values.max_steps)
     kept = any(f.kept for f in found.fixes)
     if kept and output and found.file is not None:
         found.file.save(output)
@@ -62,7 +64,7 @@ def run(values: flags.FlagValues) -> None:
         show(f"after: {summary(found.after)}; written to {output}", values.json)
     elif values.fix:
         show("nothing was changed", values.json)
-    if found.before.problem:
+    if found.before.problem and not kept:
         raise ConversionError("the file does not run here", found.before.problem)
 
 

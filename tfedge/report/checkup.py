@@ -97,7 +97,7 @@ def _fix_row(report: FixReport) -> list[Any]:
     moved = [v for v in (report.steps, report.piece_steps) if v is not None]
     return [
         report.name,
-        report.places,
+        f"{report.places} of {report.found}",
         "yes" if report.kept else "no",
         f"{max(moved):.2g} steps" if moved else "",
         _arrow(report.outside),

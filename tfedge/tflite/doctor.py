@@ -10,7 +10,7 @@ from tfedge.errors import ConversionError, TargetError
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import check_runs
 from tfedge.tflite.delegation import broken_rule, message, views
-from tfedge.tflite.fixes import FIXES
+from tfedge.tflite.fixes import FIXES, Fix
 from tfedge.tflite.interpreter import OpInfo
 from tfedge.tflite.layers import op_layers
 from tfedge.tflite.op_times import OpTimes
@@ -162,7 +162,7 @@ def _findings(
     return found
 
 
-def _told(fix: Callable[[Any], int]) -> str:
+def _told(fix: Fix) -> str:
     paragraphs = (fix.__doc__ or "").split("\n\n")
     return "\n".join(" ".join(p.split()) for p in paragraphs)
 

@@ -130,7 +130,8 @@ def moving_weights(op: OpView) -> bool:
 def no_bias(op: OpView) -> bool:
     """It has no bias.
 
-    XNNPACK's 8-bit and float convolutions want one. A bias of zeros changes nothing.
+    LiteRT 2.3 refuses a CONV_2D without one, and ends the process at a DEPTHWISE_CONV_2D. A bias of
+    zeros changes nothing.
     """
     lacks = len(op.inputs) < 3 or op.inputs[2] is None
     return op.name in ("CONV_2D", "DEPTHWISE_CONV_2D") and lacks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,18 @@ from tfedge.tflite import flatbuffer
 from tfedge.tflite.flatbuffer import TYPES, schema
 
 # Version of each op as of which its kernel takes 8-bit tensors.
-_VERSIONS = {"ADD": 2, "CONCATENATION": 2, "MEAN": 2, "MUL": 2, "PAD": 2, "QUANTIZE": 2,
-             "RESHAPE": 1, "SLICE": 2, "SUB": 2}  # fmt: skip
+_VERSIONS = {
+    "ADD": 2, "CONCATENATION": 2, "DEPTHWISE_CONV_2D": 3, "MEAN": 2, "MUL": 2, "PAD": 2,
+    "QUANTIZE": 2, "RESHAPE": 1, "SLICE": 2, "SUB": 2,
+}  # fmt: skip
 _FUSED = {
     "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "DIV",
     "FULLY_CONNECTED", "MAX_POOL_2D", "MUL", "SUB", "TRANSPOSE_CONV",
 }  # fmt: skip
 NONE = schema.ActivationFunctionType.NONE
+
+Only = Collection[int] | None
+"""Positions of the ops that a fix may rewrite; None for all."""
 
 
 class Editor:
@@ -27,12 +32,18 @@ class Editor:
     Args:
         model: What `flatbuffer.read` gave; it is changed in place. New tensors and buffers go to
             the end, so that the numbers of old ones hold until `rewrite.compact`.
+        only: Positions of the ops that may be rewritten; None for all.
+
+    Attributes:
+        candidates: These ops, as the graph had them in the beginning.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, only: Only = None) -> None:
         self.model = model
         self.graph = model.subgraphs[0]
         self.graph.operators = list(self.graph.operators or [])
+        places = enumerate(self.graph.operators)
+        self.candidates = [op for i, op in places if only is None or i in only]
         self.graph.tensors = list(self.graph.tensors or [])
         named = [s for s in model.signatureDefs or [] if s.subgraphIndex == 0]
         ends = [self.graph.inputs, self.graph.outputs]
@@ -205,6 +216,10 @@ class Editor:
 _OPTIONS: dict[str, tuple[int, Any]] = {
     "ADD": (schema.BuiltinOptions.AddOptions, schema.AddOptionsT),
     "CONCATENATION": (schema.BuiltinOptions.ConcatenationOptions, schema.ConcatenationOptionsT),
+    "DEPTHWISE_CONV_2D": (
+        schema.BuiltinOptions.DepthwiseConv2DOptions,
+        schema.DepthwiseConv2DOptionsT,
+    ),
     "MEAN": (schema.BuiltinOptions.ReducerOptions, schema.ReducerOptionsT),
     "MUL": (schema.BuiltinOptions.MulOptions, schema.MulOptionsT),
     "PAD": (schema.BuiltinOptions.PadOptions, schema.PadOptionsT),

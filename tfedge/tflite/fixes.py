@@ -1,38 +1,49 @@
 """Rewrites that let XNNPACK take more of a file, each keeping what the file computes.
 
-Every fix takes a model and changes its main subgraph in place; it gives the number of places that
-it changed, and finds none the second time. Its docstring says what it does and why that is the
-same. `tfedge.tflite.repair` proves each of them on the file at hand.
+Every fix takes a model and changes its main subgraph in place, where wanted only at the ops of some
+positions; it gives the number of places that it changed, and finds none the second time. Its
+docstring says what it does and why that is the same. `tfedge.tflite.repair` proves each of them on
+the file at hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+from tfedge.tflite.editing import Only
 from tfedge.tflite.fixes_layout import nearest_resize, padding, slices, wide_concat
 from tfedge.tflite.fixes_values import (
+    hard_swish,
     missing_bias,
     quantize_pairs,
     squared_difference,
+    subsampling,
     unfused_activations,
     whole_average,
 )
 
-FIXES: dict[str, Callable[[Any], int]] = {
+__all__ = ["FIXES", "Fix", "missing_bias"]
+
+
+class Fix(Protocol):
+    """One fix."""
+
+    def __call__(self, model: Any, only: Only = None) -> int:
+        """Rewrites a model; see the module."""
+        ...
+
+
+FIXES: dict[str, Fix] = {
     "quantize_pairs": quantize_pairs,
     "missing_bias": missing_bias,
     "padding": padding,
     "unfused_activations": unfused_activations,
     "squared_difference": squared_difference,
+    "subsampling": subsampling,
+    "hard_swish": hard_swish,
     "whole_average": whole_average,
     "nearest_resize": nearest_resize,
     "wide_concat": wide_concat,
     "slices": slices,
 }
 """Fix by name, in the order of applying."""
-
-
-def headline(name: str) -> str:
-    """The first line of a fix's docstring."""
-    return (FIXES[name].__doc__ or "").strip().partition("\n")[0]

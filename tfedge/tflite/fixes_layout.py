@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfedge.tflite.doctor_rules import MAX_CONCAT
-from tfedge.tflite.editing import NONE, Editor
+from tfedge.tflite.editing import NONE, Editor, Only
 from tfedge.tflite.flatbuffer import schema
 
 _JOIN = 4
@@ -15,15 +15,15 @@ _MAX_FACTOR = 4
 _EIGHT = ("int8", "uint8")
 
 
-def nearest_resize(model: Any) -> int:
+def nearest_resize(model: Any, only: Only = None) -> int:
     """RESIZE_NEAREST_NEIGHBOR by a whole factor is written as concatenations of its input.
 
     Joining [N, H, W, C] with itself along C and reading it as [N, H, 2W, C] repeats each column;
     rows likewise. The elements are copies, so the result is the same. Factors 2 to 4, corners not
     aligned.
     """
-    edit, count = Editor(model), 0
-    for op in edit.ops:
+    edit, count = Editor(model, only), 0
+    for op in edit.candidates:
         if edit.name(op) != "RESIZE_NEAREST_NEIGHBOR":
             continue
         x, y = int(op.inputs[0]), int(op.outputs[0])
@@ -67,13 +67,13 @@ def _concat(edit: Editor, inputs: list[int], output: int, axis: int) -> Any:
     return op
 
 
-def wide_concat(model: Any) -> int:
+def wide_concat(model: Any, only: Only = None) -> int:
     """A CONCATENATION of more than XNNPACK takes (5) becomes a tree of at most 4 each.
 
     All inputs must have the output's scale and zero point, so that elements are copied as they are.
     """
-    edit, count = Editor(model), 0
-    for op in edit.ops:
+    edit, count = Editor(model, only), 0
+    for op in edit.candidates:
         if edit.name(op) != "CONCATENATION" or len(op.inputs) <= MAX_CONCAT:
             continue
         inputs, y = [int(t) for t in op.inputs], int(op.outputs[0])
@@ -104,15 +104,15 @@ def _part(edit: Editor, inputs: list[int], y: int, axis: int) -> int:
     return edit.add_tensor(y, shape, "part")
 
 
-def padding(model: Any) -> int:
+def padding(model: Any, only: Only = None) -> int:
     """Zero padding becomes part of the convolution, where SAME padding is exactly that.
 
     SAME puts total // 2 before and the rest behind, total = (out-1)*stride + window - in; a PAD of
     other amounts stays. A PADV2 that pads with zero is a PAD, which XNNPACK has.
     """
-    edit = Editor(model)
-    count = sum(_plain_pad(edit, op) for op in edit.ops if edit.name(op) == "PADV2")
-    return count + sum(_fold(edit, op) for op in edit.ops if edit.name(op) in _KERNELS)
+    edit = Editor(model, only)
+    count = sum(_plain_pad(edit, op) for op in edit.candidates if edit.name(op) == "PADV2")
+    return count + sum(_fold(edit, op) for op in edit.candidates if edit.name(op) in _KERNELS)
 
 
 _KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D")
@@ -164,14 +164,14 @@ def _fold(edit: Editor, op: Any) -> bool:
     return True
 
 
-def slices(model: Any) -> int:
+def slices(model: Any, only: Only = None) -> int:
     """Splits, stacks and slices that drop an axis are written as SLICE, CONCATENATION and RESHAPE.
 
     SPLIT into more than 4, SPLIT_V and UNPACK become one SLICE for each part; PACK becomes a
     CONCATENATION; x[:, 3] becomes x[:, 3:4] and a RESHAPE. The elements are copied as they are.
     """
-    edit, count = Editor(model), 0
-    for op in edit.ops:
+    edit, count = Editor(model, only), 0
+    for op in edit.candidates:
         make = _SLICED.get(edit.name(op))
         tensors = [int(t) for t in (*op.inputs, *op.outputs) if t >= 0]
         if make is None or any(edit.shape(t) is None for t in tensors):

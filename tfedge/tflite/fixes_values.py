@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfedge.tflite.editing import NONE, Editor
+from tfedge.tflite.editing import NONE, Editor, Only
 from tfedge.tflite.flatbuffer import schema
 
 _EIGHT = ("int8", "uint8")
@@ -22,15 +22,15 @@ _TAKE_ACTIVATION = frozenset(
 )
 
 
-def quantize_pairs(model: Any) -> int:
+def quantize_pairs(model: Any, only: Only = None) -> int:
     """Codes that are unpacked and packed again, or packed as they are already, are left alone.
 
     DEQUANTIZE then QUANTIZE with the same scale and zero point gives the codes back: both go. With
     another scale they are one QUANTIZE from codes to codes (within one step: it rounds once).
     A QUANTIZE from codes to the same codes goes.
     """
-    edit, count = Editor(model), 0
-    for op in edit.ops:
+    edit, count = Editor(model, only), 0
+    for op in edit.candidates:
         if edit.name(op) != "QUANTIZE":
             continue
         out = int(op.outputs[0])
@@ -80,13 +80,14 @@ def _drop_unread(edit: Editor, name: str) -> None:
                 edit.replace(op, [])
 
 
-def missing_bias(model: Any) -> int:
+def missing_bias(model: Any, only: Only = None) -> int:
     """A convolution without a bias gets one of zeros, which changes nothing.
 
-    8-bit: int32 zeros with the scale that a bias must have, scale(input) * scale(weights).
+    LiteRT 2.3 does not run one without. In 8 bits they are int32 with the scale that a bias must
+    have, scale(input) * scale(weights).
     """
-    edit, count = Editor(model), 0
-    for op in edit.ops:
+    edit, count = Editor(model, only), 0
+    for op in edit.candidates:
         if edit.name(op) not in ("CONV_2D", "DEPTHWISE_CONV_2D") or len(op.inputs) < 2:
             continue
         if len(op.inputs) > 2 and int(op.inputs[2]) >= 0:
@@ -113,15 +114,15 @@ def _scale_bias(edit: Editor, bias: int, x: int, w: int) -> bool:
     return True
 
 
-def unfused_activations(model: Any) -> int:
+def unfused_activations(model: Any, only: Only = None) -> int:
     """RELU, RELU6 or RELU_N1_TO_1 becomes part of the op before it, which alone it serves.
 
     Codes must have one scale and zero point at both sides, so that the clipping is the same. A RELU
     of 8 bits whose output's range ends where the activation clips is a QUANTIZE, which clips there
     by itself and which XNNPACK has.
     """
-    edit, count = Editor(model), 0
-    for op in edit.ops:
+    edit, count = Editor(model, only), 0
+    for op in edit.candidates:
         if edit.name(op) not in _ACTIVATIONS:
             continue
         fused, low, high = _ACTIVATIONS[edit.name(op)]
@@ -154,7 +155,7 @@ def _clips_by_itself(edit: Editor, x: int, y: int, ends: tuple[float, float]) ->
     return bool(low <= limits.min and high >= limits.max)
 
 
-def squared_difference(model: Any) -> int:
+def squared_difference(model: Any, only: Only = None) -> int:
     """An 8-bit SQUARED_DIFFERENCE is written as SUB and MUL, which XNNPACK has in 8 bits.
 
     (a-b)^2 = max(a-b, 0)^2 + max(b-a, 0)^2. Each half starts at 0, so that its 255 steps reach
@@ -162,8 +163,8 @@ def squared_difference(model: Any) -> int:
     step (one 8-bit difference of both signs would have half as many steps, and be two off). Both
     ways are tried on all pairs of codes, and the shorter is taken where it is within one step too.
     """
-    edit, count = Editor(model), 0
-    for op in edit.ops:
+    edit, count = Editor(model, only), 0
+    for op in edit.candidates:
         if edit.name(op) == "SQUARED_DIFFERENCE" and edit.dtype(int(op.outputs[0])) == "int8":
             new = _as_products(edit, op)
             if new:
@@ -227,14 +228,14 @@ def _steps(quants: Any, scale: float, *, both: bool) -> float:
     return float(np.abs(codes(squares[0] + squares[1], step, zero) - want).max())
 
 
-def whole_average(model: Any) -> int:
+def whole_average(model: Any, only: Only = None) -> int:
     """An 8-bit AVERAGE_POOL_2D over the whole image is a MEAN, which XNNPACK has in 8 bits.
 
     Both divide the same sum by the same count and round once (within one step where they break a
     tie differently).
     """
-    edit, count = Editor(model), 0
-    for op in edit.ops:
+    edit, count = Editor(model, only), 0
+    for op in edit.candidates:
         if edit.name(op) != "AVERAGE_POOL_2D":
             continue
         x, y = int(op.inputs[0]), int(op.outputs[0])
@@ -250,3 +251,99 @@ def whole_average(model: Any) -> int:
         edit.replace(op, [mean])
         count += 1
     return count
+
+
+def subsampling(model: Any, only: Only = None) -> int:
+    """Pooling with a window of one pixel and a wider stride is a depthwise convolution with ones.
+
+    Each output is one input, times 1 plus 0; XNNPACK takes no pooling whose stride leaves gaps.
+    """
+    edit, count = Editor(model, only), 0
+    for op in edit.candidates:
+        if edit.name(op) not in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
+            continue
+        x, y, o = int(op.inputs[0]), int(op.outputs[0]), op.builtinOptions
+        shape, kind = edit.shape(x), edit.dtype(x)
+        gaps = (o.filterHeight, o.filterWidth) == (1, 1) and max(o.strideH, o.strideW) > 1
+        if not gaps or shape is None or not edit.same_codes(x, y) or kind == "int16":
+            continue
+        if kind != "float32" and edit.quantization(x) is None:
+            continue
+        edit.replace(op, [_pick(edit, op, shape[-1])])
+        count += 1
+    return count
+
+
+def _pick(edit: Editor, op: Any, channels: int) -> Any:
+    x, y, o = int(op.inputs[0]), int(op.outputs[0]), op.builtinOptions
+    codes = edit.dtype(x) != "float32"
+    ones = edit.add_constant(np.ones((1, 1, 1, channels), edit.dtype(x)), "ones")
+    zeros = edit.add_constant(np.zeros(channels, np.int32 if codes else np.float32), "zeros")
+    quant = edit.quantization(x)
+    if codes and quant is not None:
+        edit.quantize(ones, 1.0)
+        edit.quantize(zeros, quant[0])
+    new = edit.op("DEPTHWISE_CONV_2D", [x, ones, zeros], [y])
+    settings = new.builtinOptions
+    settings.strideH, settings.strideW, settings.padding = o.strideH, o.strideW, o.padding
+    settings.dilationHFactor = settings.dilationWFactor = settings.depthMultiplier = 1
+    settings.fusedActivationFunction = o.fusedActivationFunction
+    return new
+
+
+def hard_swish(model: Any, only: Only = None) -> int:
+    """An 8-bit HARD_SWISH is written as MUL, ADD and MUL, which XNNPACK has in 8 bits.
+
+    x * relu6(x + 3) / 6 = x * (clip(x / 6, -1/2, 1/2) + 1/2). With steps of 1/254 the product with
+    1/6 saturates at the two ends by itself, and a half is 127 of them. It is tried on all 256 codes
+    and done where it is within one step on each.
+    """
+    edit, count = Editor(model, only), 0
+    for op in edit.candidates:
+        if edit.name(op) != "HARD_SWISH":
+            continue
+        x, y = int(op.inputs[0]), int(op.outputs[0])
+        quants, shape = (edit.quantization(x), edit.quantization(y)), edit.shape(y)
+        if None in quants or shape is None or {edit.dtype(x), edit.dtype(y)} != {"int8"}:
+            continue
+        if _hard_swish_steps(quants) <= 1:
+            edit.replace(op, _as_gate(edit, x, y, shape))
+            count += 1
+    return count
+
+
+_GATE_STEP = 1 / 254
+
+
+def _as_gate(edit: Editor, x: int, y: int, shape: tuple[int, ...]) -> list[Any]:
+    sixth, half = (_real_constant(edit, x, value) for value in (1 / 6, 0.5))
+    clipped, gate = (edit.add_tensor(x, shape, name) for name in ("clipped", "gate"))
+    edit.quantize(clipped, _GATE_STEP, 0)
+    edit.quantize(gate, _GATE_STEP, -128)
+    return [
+        edit.op("MUL", [x, sixth], [clipped]),
+        edit.op("ADD", [clipped, half], [gate]),
+        edit.op("MUL", [x, gate], [y]),
+    ]
+
+
+def _real_constant(edit: Editor, like: int, value: float) -> int:
+    """A constant of one element: code 127 and the scale that makes it `value`."""
+    index = edit.add_constant(np.full([1] * len(edit.shape(like) or ()), 127, np.int8), "constant")
+    edit.quantize(index, value / 127)
+    return index
+
+
+def _hard_swish_steps(quants: Any) -> float:
+    """Largest difference in output codes over all input codes."""
+    x, (step, zero) = _real(quants[0]), quants[1]
+    if not 2.0**-10 <= quants[0][0] <= 2.0**6:
+        return np.inf
+
+    def codes(real: np.ndarray) -> np.ndarray:
+        return np.clip(np.rint(real / step) + zero, -128, 127)
+
+    clipped = np.clip(np.rint(x / 6 / _GATE_STEP), -128, 127)
+    gate = np.clip(clipped + 127, 0, 255) * _GATE_STEP
+    want = x * np.clip(x + 3, 0, 6) / 6
+    return float(np.abs(codes(x * gate) - codes(want)).max())

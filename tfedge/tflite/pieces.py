@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tfedge.tflite import flatbuffer
+from tfedge.tflite.editing import Only
+from tfedge.tflite.fixes import Fix
 from tfedge.tflite.rewrite import compact
 
 
@@ -29,19 +31,20 @@ class Change:
     data: bytes = b""
 
 
-def attempt(data: bytes, fix: Callable[[Any], int], *, keep: bool = True) -> Change:
+def attempt(data: bytes, fix: Fix, only: Only = None, *, keep: bool = True) -> Change:
     """Applies a fix to a copy of a file.
 
     Args:
         data: The whole file.
         fix: One of `fixes.FIXES`.
+        only: Positions of the ops that it may rewrite; None for all.
         keep: False leaves the new file out, where only the places are wanted.
     """
     model = flatbuffer.read(data)
     graph = model.subgraphs[0]
     before = list(graph.operators or [])
     looks = [_look(op) for op in before]
-    places = fix(model)
+    places = fix(model, only)
     if not places:
         return Change(0)
     after = {id(op): i for i, op in enumerate(graph.operators)}

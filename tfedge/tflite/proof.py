@@ -19,7 +19,7 @@ from tfedge.tflite.interpreter import Interpreter
 from tfedge.tflite.tensors import TensorSpec
 
 MAX_STEPS = 1.0
-"""Codes that an output may move."""
+"""Codes that an output of a rewritten op may move."""
 
 FLOAT_TOLERANCE = 1e-5
 """How far a float output may move, relative to its largest element: the rounding of a sum."""
@@ -43,10 +43,9 @@ class Proof:
     relative: float
     inputs: int
 
-    @property
-    def holds(self) -> bool:
-        """True within one step, and within float rounding."""
-        return self.steps <= MAX_STEPS and self.relative <= FLOAT_TOLERANCE
+    def holds(self, max_steps: float) -> bool:
+        """True within so many steps, and within float rounding."""
+        return self.steps <= max_steps and self.relative <= FLOAT_TOLERANCE
 
 
 def prove(
@@ -70,7 +69,7 @@ def prove(
     arrays = {"before": np.frombuffer(before, np.uint8), "after": np.frombuffer(after, np.uint8)}
     arrays |= {f"input:{k}": np.asarray(v) for k, v in (samples or {}).items()}
     try:
-        ended = run_module(_WORKER, {"steps": _steps(before)}, arrays, timeout=timeout)
+        ended = run_module(_WORKER, {}, arrays, timeout=timeout)
     except TargetError as error:
         raise ConversionError("the changed file does not end", error.found) from error
     if ended.answer is None:
@@ -84,8 +83,8 @@ def prove(
     return Proof(steps, relative, int(values["inputs"]))
 
 
-def _steps(data: bytes) -> list[float]:
-    """The step of each output tensor that a DEQUANTIZE makes, else 0."""
+def _steps(data: bytes) -> dict[int, float]:
+    """The step of each tensor that a DEQUANTIZE makes, by number."""
     model = flatbuffer.read(data)
     graph = model.subgraphs[0]
     found = {}
@@ -95,36 +94,48 @@ def _steps(data: bytes) -> list[float]:
             scale = None if quant is None else quant.scale
             if scale is not None and len(scale) == 1:
                 found[int(op.outputs[0])] = float(scale[0])
-    outputs = dict.fromkeys(int(t) for t in ([] if graph.outputs is None else graph.outputs))
-    return [found.get(t, 0.0) for t in outputs]
+    return found
+
+
+def compare(before: bytes, after: bytes, samples: Mapping[str, np.ndarray] | None = None) -> Proof:
+    """As `prove`, within this process.
+
+    Args:
+        before: A file.
+        after: One with the same inputs and outputs.
+        samples: As for `prove`.
+
+    Raises:
+        InputError: Samples that do not fit.
+        ConversionError: The runtime refuses one of the files.
+    """
+    first, second = Interpreter(before), Interpreter(after)
+    worst, steps = np.zeros(2), _steps(before)
+    sets = [_random(first.inputs, seed) for seed in range(_SEEDS)]
+    sets += _samples(first, samples or {})
+    for inputs in sets:
+        pairs = zip(
+            first.run(inputs).values(),
+            second.run(_renamed(inputs, second.inputs)).values(),
+            strict=True,
+        )
+        for spec, (a, b) in zip(first.outputs, pairs, strict=True):
+            worst = np.maximum(worst, apart(a, b, spec, steps.get(spec.index, 0.0)))
+    return Proof(float(worst[0]), float(worst[1]), len(sets))
 
 
 def _answer(values: dict[str, Any], arrays: dict[str, np.ndarray]) -> Answer:
     """The other process's part."""
+    del values
+    given = {k.partition(":")[2]: v for k, v in arrays.items() if k.startswith("input:")}
     try:
-        files = [Interpreter(arrays[name].tobytes()) for name in ("before", "after")]
-        worst = np.zeros(2)
-        given = {k.partition(":")[2]: v for k, v in arrays.items() if k.startswith("input:")}
-        sets = [_random(files[0].inputs, seed) for seed in range(_SEEDS)]
-        sets += _samples(files[0], given)
-        for inputs in sets:
-            first = files[0].run(inputs)
-            second = files[1].run(_renamed(inputs, files[1].inputs))
-            pairs = zip(first.values(), second.values(), strict=True)
-            for spec, step, (a, b) in zip(
-                files[0].outputs, _padded(values["steps"], len(first)), pairs, strict=True
-            ):
-                worst = np.maximum(worst, apart(a, b, spec, step))
+        found = compare(arrays["before"].tobytes(), arrays["after"].tobytes(), given)
     except TfedgeError as error:
         return Answer(
             {"error": str(error), "kind": "input" if isinstance(error, InputError) else "file"}
         )
-    steps, relative = (float(v) if np.isfinite(v) else None for v in worst)
-    return Answer({"steps": steps, "relative": relative, "inputs": len(sets)})
-
-
-def _padded(steps: Sequence[float], count: int) -> list[float]:
-    return [*steps, *[0.0] * count][:count]
+    steps, relative = (v if np.isfinite(v) else None for v in (found.steps, found.relative))
+    return Answer({"steps": steps, "relative": relative, "inputs": found.inputs})
 
 
 def _random(specs: Sequence[TensorSpec], seed: int) -> dict[str, np.ndarray]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tfedge.errors import ConversionError, TargetError
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import check_runs
-from tfedge.tflite.fixes import FIXES
+from tfedge.tflite.editing import Only
+from tfedge.tflite.fixes import FIXES, missing_bias
 from tfedge.tflite.interpreter import OpInfo
 from tfedge.tflite.pieces import Change, attempt, pieces
-from tfedge.tflite.proof import Proof, prove
+from tfedge.tflite.proof import MAX_STEPS, Proof, prove
 from tfedge.tflite.rewrite import compact
 
 SLOWER = 1.03
 """Quotient of times from which on a file counts as slower: less is noise."""
+
+_TRIALS = 16
+"""Trials of a part of a fix's places, where all of them together do not hold."""
 
 Pairs = Callable[[bytes, bytes], float]
 """Gives time(second) / time(first) of two files, measured in turn."""
@@ -29,7 +33,8 @@ class FixReport:
 
     Attributes:
         name: Its name in `fixes.FIXES`.
-        places: Places that it changed.
+        places: Places that it changed, or would have changed.
+        found: Places that it found.
         kept: False where it was undone.
         said: Why it was undone, or what it gained.
         steps: Largest move of an output of the file, in codes, against the file as it was given.
@@ -41,6 +46,7 @@ class FixReport:
 
     name: str
     places: int
+    found: int
     kept: bool
     said: str
     steps: float | None = None
@@ -50,18 +56,98 @@ class FixReport:
     ratio: float | None = None
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """A fix tried: the file after, its ops, the two proofs; or why it does not even run."""
+
+    change: Change
+    fresh: bytes = b""
+    ops: tuple[OpInfo, ...] = ()
+    ends: Proof | None = None
+    piece: Proof | None = None
+    error: str = ""
+
+
+class _Patient:
+    """The file while it is mended.
+
+    Args:
+        data: The file that all must agree with; it runs.
+        samples: Real inputs.
+        max_steps: Codes that an output of the file may move.
+    """
+
+    def __init__(
+        self, data: bytes, samples: Mapping[str, np.ndarray] | None, max_steps: float
+    ) -> None:
+        self.given = self.current = data
+        self.ops = tuple(check_runs(data))
+        self._samples, self._max_steps = samples, max_steps
+
+    def attempt(self, name: str, only: Only = None) -> _Trial:
+        """Tries a fix and proves it; the patient stays as it is."""
+        change = attempt(self.current, FIXES[name], only)
+        if not change.places:
+            return _Trial(change)
+        fresh = _compacted(change.data)
+        try:
+            ops = tuple(check_runs(fresh))
+            piece = prove(*pieces(self.current, change))
+            ends = prove(self.given, fresh, self._samples)
+        except ConversionError as error:
+            return _Trial(change, error=str(error))
+        return _Trial(change, fresh, ops, ends, piece)
+
+    def holds(self, trial: _Trial) -> bool:
+        """True for a trial that runs and that both proofs hold for."""
+        if trial.ends is None or trial.piece is None:
+            return False
+        return trial.piece.holds(MAX_STEPS) and trial.ends.holds(self._max_steps)
+
+    def largest(self, name: str, places: Sequence[int]) -> _Trial | None:
+        """The fix at as many of its places as hold together, the largest tensors first.
+
+        Halves what does not hold, at most `_TRIALS` times.
+        """
+        graph = flatbuffer.read(self.current).subgraphs[0]
+
+        def elements(i: int) -> int:
+            shape = graph.tensors[int(graph.operators[i].outputs[0])].shape
+            return -int(np.prod([] if shape is None else shape))
+
+        best: _Trial | None = None
+        kept: list[int] = []
+        order = sorted(places, key=elements)
+        waiting, left = [order[: len(order) // 2], order[len(order) // 2 :]], _TRIALS
+        while waiting and left:
+            group, left = waiting.pop(0), left - 1
+            trial = self.attempt(name, {*kept, *group})
+            if trial.change.places and self.holds(trial):
+                kept, best = [*kept, *group], trial
+            elif len(group) > 1:
+                waiting[:0] = [group[: len(group) // 2], group[len(group) // 2 :]]
+        return best
+
+
 def repair(
-    data: bytes, samples: Mapping[str, np.ndarray] | None = None, pairs: Pairs | None = None
+    data: bytes,
+    samples: Mapping[str, np.ndarray] | None = None,
+    pairs: Pairs | None = None,
+    max_steps: float = MAX_STEPS,
 ) -> tuple[bytes, list[FixReport]]:
     """Applies all fixes that hold.
 
-    A fix is undone where the file no longer runs, where an output moves by more than one step or a
-    float one beyond rounding, where the rewritten ops alone do, or where the file is slower.
+    A fix is undone where the file no longer runs, where an output moves by more than `max_steps`
+    or a float one beyond rounding, where the rewritten ops alone move by more than one step, or
+    where the file is slower. Where a fix does not hold at all its places together, it is kept at as
+    many as do.
 
     Args:
         data: The whole file.
         samples: Real inputs [N, ...] by name, besides the random ones.
         pairs: Measures two files in turn; None keeps a fix that was not measured.
+        max_steps: Codes that an output of the file may move. An op that moves by one step may move
+            what follows by more.
 
     Returns:
         The changed file (`data` itself where nothing was kept), and a report for each fix that
@@ -69,29 +155,40 @@ def repair(
 
     Raises:
         InputError: The data is no TFLite file, or samples that do not fit.
-        ConversionError: The file does not run as it is.
+        ConversionError: The file does not run, and a bias of zeros does not mend that.
     """
-    current, ops = data, check_runs(data)
-    reports = []
-    for name, fix in FIXES.items():
-        change = attempt(current, fix)
-        if not change.places:
+    data, reports = _running(data)
+    patient = _Patient(data, samples, max_steps)
+    for name in FIXES:
+        trial = patient.attempt(name)
+        found = trial.change.places
+        if not found:
             continue
-        fresh = _compacted(change.data)
-        try:
-            after = check_runs(fresh)
-            ends = prove(data, fresh, samples)
-            part = _piece(current, change)
-        except ConversionError as error:
-            reports.append(FixReport(name, change.places, False, f"undone: {error}"))
-            continue
-        report = _judge(name, change.places, (ends, part), (ops, after))
+        if not patient.holds(trial) and found > 1:
+            trial = patient.largest(name, trial.change.old) or trial
+        report = _judge(name, found, trial, patient)
         if report.kept and pairs is not None:
-            report = _measured(report, pairs, current, fresh)
+            report = _measured(report, pairs, patient.current, trial.fresh)
         reports.append(report)
         if report.kept:
-            current, ops = fresh, after
-    return current, reports
+            patient.current, patient.ops = trial.fresh, trial.ops
+    return patient.current, reports
+
+
+def _running(data: bytes) -> tuple[bytes, list[FixReport]]:
+    """The file, and the fix that made it run if it did not before.
+
+    There is nothing to compare with then; zeros added to a sum are their own proof.
+    """
+    try:
+        check_runs(data)
+    except ConversionError:
+        change = attempt(data, missing_bias)
+        if not change.places:
+            raise
+        places, said = change.places, "the file did not run without"
+        return _compacted(change.data), [FixReport("missing_bias", places, places, True, said)]
+    return data, []
 
 
 def _compacted(data: bytes) -> bytes:
@@ -100,28 +197,24 @@ def _compacted(data: bytes) -> bytes:
     return flatbuffer.write(model)
 
 
-def _piece(current: bytes, change: Change) -> Proof:
-    before, after = pieces(current, change)
-    return prove(before, after)
-
-
-def _judge(
-    name: str,
-    places: int,
-    proofs: tuple[Proof, Proof],
-    ops: tuple[list[OpInfo], list[OpInfo]],
-) -> FixReport:
-    ends, part = proofs
-    outside, partitions = _pair(ops, _outside), _pair(ops, _partitions)
-    kept = ends.holds and part.holds
+def _judge(name: str, found: int, trial: _Trial, patient: _Patient) -> FixReport:
+    places = trial.change.places
+    if trial.ends is None or trial.piece is None:
+        return FixReport(name, places, found, False, f"undone: {trial.error}")
+    outside = _outside(patient.ops), _outside(trial.ops)
+    partitions = _partitions(patient.ops), _partitions(trial.ops)
+    kept = patient.holds(trial)
     if kept:
         gained = outside[1] < outside[0] or partitions[1] < partitions[0]
-        fewer = len(ops[1]) < len(ops[0])
+        fewer = len(trial.ops) < len(patient.ops)
         said = "XNNPACK takes more" if gained else "fewer ops" if fewer else "no gain in ops"
+        said += "; at the other places an output moved too far" * (places < found)
     else:
-        what, proof = ("an output", ends) if not ends.holds else ("a rewritten op", part)
+        ops_hold = trial.piece.holds(MAX_STEPS)
+        what, proof = ("an output", trial.ends) if ops_hold else ("a rewritten op", trial.piece)
         said = f"undone: {what} moved by {_moved(proof)}"
-    return FixReport(name, places, kept, said, ends.steps, part.steps, outside, partitions)
+    moved = (trial.ends.steps, trial.piece.steps)
+    return FixReport(name, places, found, kept, said, *moved, outside, partitions)
 
 
 def _moved(proof: Proof) -> str:
@@ -130,17 +223,11 @@ def _moved(proof: Proof) -> str:
     return "another value" if proof.steps else f"{proof.relative:.2g} of its largest element"
 
 
-def _pair(
-    ops: tuple[list[OpInfo], list[OpInfo]], count: Callable[[list[OpInfo]], int]
-) -> tuple[int, int]:
-    return count(ops[0]), count(ops[1])
-
-
-def _outside(ops: list[OpInfo]) -> int:
+def _outside(ops: Sequence[OpInfo]) -> int:
     return sum(not op.delegated for op in ops)
 
 
-def _partitions(ops: list[OpInfo]) -> int:
+def _partitions(ops: Sequence[OpInfo]) -> int:
     return len({op.partition for op in ops if op.delegated})
 
 
@@ -148,10 +235,9 @@ def _measured(report: FixReport, pairs: Pairs, before: bytes, after: bytes) -> F
     try:
         ratio = pairs(before, after)
     except TargetError as error:
-        return FixReport(**{**vars(report), "said": f"{report.said}; not measured: {error}"})
-    values = {**vars(report), "ratio": ratio}
+        return replace(report, said=f"{report.said}; not measured: {error}")
     if ratio > SLOWER:
-        values |= {"kept": False, "said": f"undone: slower ({ratio:.2f} of the time)"}
-    elif ratio > 2 - SLOWER:
-        values["said"] = f"{report.said}; no gain in time"
-    return FixReport(**values)
+        said = f"undone: slower ({ratio:.2f} of the time)"
+        return replace(report, kept=False, said=said, ratio=ratio)
+    said = report.said + "; no gain in time" * (ratio > 2 - SLOWER)
+    return replace(report, said=said, ratio=ratio)
