@@ -19,7 +19,10 @@ _OPTIONS = {
     "UNPACK": "Unpack", "PAD": "Pad", "PADV2": "PadV2", "TRANSPOSE_CONV": "TransposeConv",
     "QUANTIZE": "Quantize", "DEQUANTIZE": "Dequantize", "EXP": "Exp", "CAST": "Cast",
 }  # fmt: skip
-_VERSION = {"RELU_N1_TO_1": 1, "HARD_SWISH": 1, "RESHAPE": 1, "FULLY_CONNECTED": 9, "CONV_2D": 5, "DEPTHWISE_CONV_2D": 6}
+_VERSION = {
+    "RELU_N1_TO_1": 1, "HARD_SWISH": 1, "RESHAPE": 1, "FULLY_CONNECTED": 9, "CONV_2D": 5,
+    "DEPTHWISE_CONV_2D": 6,
+}  # fmt: skip
 
 
 @dataclass

@@ -199,8 +199,9 @@ def test_activations_fuse(kind, name):
     assert op_names(after) == ["CONV_2D"]
 
 
-def test_activations_stay_where_their_input_serves_others():
-    untouched(activated("int8", "RELU", twice=True), "unfused_activations")
+def test_activations_are_not_fused_where_their_input_serves_others():
+    after = mend(activated("int8", "RELU", twice=True), "unfused_activations")
+    assert op_names(after) == ["CONV_2D", "MUL", "ADD"] and outside(after) == []
     untouched(activated("float32", "RELU", twice=True), "unfused_activations")
 
 
@@ -212,9 +213,14 @@ def test_an_activation_that_the_range_clips_is_a_quantize(name, ends):
     assert outside(after) == [] and op_names(after) == ["CONV_2D", "QUANTIZE"]
 
 
-def test_an_activation_within_the_range_stays():
-    untouched(activated("int8", "RELU", same=False, ends=(-100, 0.05)), "unfused_activations")
-    untouched(activated("int8", "RELU6", same=False, ends=(-128, 0.05)), "unfused_activations")
+@pytest.mark.parametrize(
+    ("name", "ends"), [("RELU", (-100, 0.05)), ("RELU6", (-128, 0.05)), ("RELU_N1_TO_1", (0, 0.05))]
+)
+def test_an_activation_within_the_range_is_a_product_with_one(name, ends):
+    before = activated("int8", name, same=False, ends=ends)
+    assert outside(before) == [name]
+    after = mend(before, "unfused_activations", steps=1)
+    assert outside(after) == [] and op_names(after) == ["CONV_2D", "MUL"]
 
 
 def seam(first, second, dtype="int8", end=False):

@@ -117,9 +117,9 @@ def _scale_bias(edit: Editor, bias: int, x: int, w: int) -> bool:
 def unfused_activations(model: Any, only: Only = None) -> int:
     """RELU, RELU6 or RELU_N1_TO_1 becomes part of the op before it, which alone it serves.
 
-    Codes must have one scale and zero point at both sides, so that the clipping is the same. A RELU
-    of 8 bits whose output's range ends where the activation clips is a QUANTIZE, which clips there
-    by itself and which XNNPACK has.
+    Codes must have one scale and zero point at both sides, so that the clipping is the same. Else,
+    in 8 bits, it becomes an op that XNNPACK has: a QUANTIZE, where the output's range ends where
+    the activation clips; or a MUL by 1 with the activation fused.
     """
     edit, count = Editor(model, only), 0
     for op in edit.candidates:
@@ -142,7 +142,18 @@ def unfused_activations(model: Any, only: Only = None) -> int:
         elif _clips_by_itself(edit, x, y, (low, high)):
             edit.replace(op, [edit.op("QUANTIZE", [x], [y])])
             count += 1
+        elif edit.dtype(x) == edit.dtype(y) and _close(edit, x, y):
+            edit.replace(op, [_clip(edit, x, y, fused)])
+            count += 1
     return count
+
+
+def _clip(edit: Editor, x: int, y: int, activation: int) -> Any:
+    one = edit.add_constant(np.ones([1] * len(edit.tensor(y).shape), edit.dtype(x)), "one")
+    edit.quantize(one, 1.0)
+    new = edit.op("MUL", [x, one], [y])
+    new.builtinOptions.fusedActivationFunction = activation
+    return new
 
 
 def _clips_by_itself(edit: Editor, x: int, y: int, ends: tuple[float, float]) -> bool:

@@ -132,7 +132,9 @@ class Interpreter:
         """
         named = self.named(inputs)
         for spec in self.inputs:
-            if named[spec.name].dtype.name != spec.dtype:
+            dtype = named[spec.name].dtype
+            # The length of the longest text is part of numpy's name: "bytes8".
+            if dtype.name != spec.dtype and not dtype.kind == spec.numpy_dtype.kind == "S":
                 found = f"{named[spec.name].dtype} for input '{spec.name}'"
                 fix = f"It stores {spec.dtype}; use predict() for real values"
                 raise InputError("the input has the wrong dtype", found, fix)
