@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,6 +150,8 @@ def test_every_rule_and_fix_has_a_message_and_a_test():
         assert first and rest and len(first) < 90, rule
         assert not delegation.reason(rule).endswith(".")
     assert all(fix.__doc__ for fix in FIXES.values())
+    guide = (Path(tfedge.__file__).parents[1] / "docs" / "DOCTOR.md").read_text()
+    assert all(f"| `{name}` |" in guide for name in FIXES)
 
 
 @pytest.mark.parametrize("rule", BROKEN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +138,7 @@ _BODIES = "The file has {} further subgraphs (bodies of loops, other signatures)
 def _findings(
     model: Any, data: bytes, layers: Sequence[str], ops: Sequence[OpInfo] | None
 ) -> list[Finding]:
-    fixable = fixable_ops(data)
+    fixable = fixable_ops(data, FIXES if ops is not None else ("missing_bias",))
     behind = op_layers(model, layers) if layers else []
     found = []
     for index, view in enumerate(views(model)):
@@ -167,11 +167,11 @@ def _told(fix: Fix) -> str:
     return "\n".join(" ".join(p.split()) for p in paragraphs)
 
 
-def fixable_ops(data: bytes) -> dict[int, str]:
-    """The first fix that would rewrite an op, by the op's position."""
+def fixable_ops(data: bytes, names: Iterable[str]) -> dict[int, str]:
+    """The first of some fixes that would rewrite an op, by the op's position."""
     found: dict[int, str] = {}
-    for name, fix in FIXES.items():
-        for index in attempt(data, fix, keep=False).old:
+    for name in names:
+        for index in attempt(data, FIXES[name], keep=False).old:
             found.setdefault(index, name)
     return found
 

@@ -188,7 +188,7 @@ def offset_matmul(op: OpView) -> bool:
     The 8-bit product of two activations wants the second one symmetric. Quantize it with zero
     point 0.
     """
-    if op.name != "BATCH_MATMUL" or "int8" not in op.activations:
+    if op.name != "BATCH_MATMUL" or len(op.inputs) < 2 or "int8" not in op.activations:
         return False
     quantization = op.inputs[1].quantization
     points = None if quantization is None else quantization.zeroPoint

@@ -16,6 +16,10 @@ _VERSIONS = {
     "ADD": 2, "CONCATENATION": 2, "DEPTHWISE_CONV_2D": 3, "MEAN": 2, "MUL": 2, "PAD": 2,
     "QUANTIZE": 2, "RESHAPE": 1, "SLICE": 2, "SUB": 2,
 }  # fmt: skip
+_OPTIONLESS = {
+    "DEQUANTIZE", "HARD_SWISH", "PADV2", "QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "SPLIT",
+    "SPLIT_V", "SQUARED_DIFFERENCE",
+}  # fmt: skip
 _FUSED = {
     "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "DIV",
     "FULLY_CONNECTED", "MAX_POOL_2D", "MUL", "SUB", "TRANSPOSE_CONV",
@@ -43,12 +47,18 @@ class Editor:
         self.graph = model.subgraphs[0]
         self.graph.operators = list(self.graph.operators or [])
         places = enumerate(self.graph.operators)
-        self.candidates = [op for i, op in places if only is None or i in only]
+        wanted = [op for i, op in places if only is None or i in only]
+        self.candidates = [op for op in wanted if self._complete(op)]
         self.graph.tensors = list(self.graph.tensors or [])
         named = [s for s in model.signatureDefs or [] if s.subgraphIndex == 0]
         ends = [self.graph.inputs, self.graph.outputs]
         ends += [[e.tensorIndex for e in s.outputs or []] for s in named]
         self._ends = {int(t) for end in ends if end is not None for t in end}
+
+    def _complete(self, op: Any) -> bool:
+        """False for ops without outputs, or without the options that say what they do."""
+        known = op.builtinOptions is not None or self.name(op) in _OPTIONLESS
+        return known and len(op.inputs) > 0 and len(op.outputs) > 0
 
     @property
     def ops(self) -> list[Any]:

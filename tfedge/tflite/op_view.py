@@ -14,6 +14,15 @@ from tfedge.tflite import flatbuffer
 _SMALL = 32
 
 
+class NoOptions:
+    """Options of an op that bears none: the schema's defaults, which are 0."""
+
+    def __getattr__(self, name: str) -> int:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return 0
+
+
 @dataclass(frozen=True)
 class OpView:
     """One op with what the rules look at.
@@ -22,7 +31,7 @@ class OpView:
         name: Builtin operator name, or a custom op's own.
         inputs: Input tensors; None where an optional one is absent.
         outputs: Output tensors.
-        options: The op's builtin options, or None.
+        options: The op's builtin options; None or `NoOptions` where it has none.
         static: For each input, True where it is absent or its value is fixed: constant data, or
             constants that a DEQUANTIZE or DENSIFY unpacks.
         small: For each input, its value where it is a constant of at most 32 integers, else None.
@@ -83,7 +92,7 @@ def _view(model: Any, graph: Any, op: Any, fixed: set[int]) -> OpView:
         name=flatbuffer.op_name(model, op),
         inputs=tuple(graph.tensors[t] if t >= 0 else None for t in inputs),
         outputs=tuple(graph.tensors[t] for t in outputs if t >= 0),
-        options=op.builtinOptions,
+        options=NoOptions() if op.builtinOptions is None else op.builtinOptions,
         static=tuple(t in fixed for t in inputs),
         small=tuple(_small(model, graph.tensors[t]) if t >= 0 else None for t in inputs),
         custom=bool(flatbuffer.text(model.operatorCodes[op.opcodeIndex].customCode)),
