@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfedge.data import InputSpec, load, stack
-from tfedge.errors import TargetError
+from tfedge.errors import InputError, TargetError
 from tfedge.record import Timing
 from tfedge.targets import Profiler, Target, get_target
 from tfedge.tflite.doctor import Diagnosis, diagnose
@@ -49,6 +49,8 @@ def check_up(
 ) -> Checkup:
     """See `tfedge.api.doctor`."""
     place = get_target(target)
+    if not max_steps >= 0:
+        raise InputError("max_steps must be 0 or more", str(max_steps))
 
     def clock(content: bytes) -> tuple[OpTimes, float]:
         total = place.time({"file": content}, _RUNS, 1)[0].min_ms * 1e3

@@ -72,7 +72,7 @@ def _output(values: flags.FlagValues) -> str | None:
     if values.fix:
         path = Path(values.tflite)
         return values.output or str(path.with_name(f"{path.stem}.fixed.tflite"))
-    for name in ("output", "data"):
-        if getattr(values, name):
-            raise InputError(f"--{name} is for --fix", str(getattr(values, name)), "Add --fix")
+    for name in ("output", "data", "max_steps"):
+        if values[name].present:
+            raise InputError(f"--{name} is for --fix", str(values[name].value), "Add --fix")
     return None
