@@ -228,6 +228,18 @@ def test_the_profile_sees_what_the_interpreter_leaves_outside():
         get_target("host").profile(b"x")
 
 
+def test_ops_are_timed_alone_where_the_profiler_cannot():
+    """Text has no buffers to profile with."""
+    net = Net()
+    x, y = net.input((64, 4), "string"), net.tensor((4, 64), "string")
+    f, e = net.input((64, 64), "int8", Q), net.tensor((64, 64), "int8", Q)
+    net.op("RESHAPE", [x, net.ints(4, 64)], [y])
+    net.op("EXP", [f], [e])
+    times = get_target("host").profile(net.write(y, e))
+    assert "alone" in times.note and times.delegated_us is None
+    assert set(times.ops) == {0, 1} and times.ops[1] > 0
+
+
 def test_a_file_is_mended_and_proved():
     net = Net()
     x, y, z = (net.input((1, 4, 4, 8), "int8", Q), net.tensor((1, 8, 8, 8), "int8", Q),

@@ -491,3 +491,27 @@ def test_a_fix_is_kept_at_the_places_that_hold():
     free, (report,) = repair(before, max_steps=100)
     assert report.kept and report.places == 3 and report.piece_steps <= 1 < report.steps
     assert outside(free) == []
+
+
+def test_a_bias_with_the_axis_of_its_weights_is_mended():
+    net = Net()
+    x, y = net.input((1, 4, 4, 4), "int8", 0.1), net.tensor((1, 4, 4, 8), "int8", 0.1)
+    conv(net, x, y)
+    good = net.write(y)
+    model = flatbuffer.read(good)
+    (odd,) = (t for t in model.subgraphs[0].tensors if list(t.shape) == [8])
+    odd.quantization.quantizedDimension = 3
+    bad = flatbuffer.write(model)
+    with pytest.raises(ConversionError, match="quantized_dimension"):
+        check_runs(bad)
+    after, (report,) = repair(bad)
+    assert (report.name, report.places, report.kept) == ("quantized_axis", 1, True)
+    assert compare(good, after).steps == 0
+
+
+def test_vectors_without_quantization_or_elements_are_no_trouble():
+    net = Net()
+    x, y = net.input((2, 2), "float32"), net.tensor((0,), "float32")
+    net.op("RESHAPE", [x, net.constant(np.zeros(0, np.int32))], [y])
+    model = flatbuffer.read(net.write(y))
+    assert sum(fix(model) for fix in FIXES.values()) == 0

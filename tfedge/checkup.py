@@ -53,8 +53,8 @@ def check_up(
         raise InputError("max_steps must be 0 or more", str(max_steps))
 
     def clock(content: bytes) -> tuple[OpTimes, float]:
-        total = place.time({"file": content}, _RUNS, 1)[0].min_ms * 1e3
-        return (place.profile(content) if isinstance(place, Profiler) else OpTimes()), total
+        total = (place.time({"file": content}, _RUNS, 1)[0].min_ms or 0.0) * 1e3
+        return _op_times(place, content), total
 
     before = diagnose(file.data, file.layers, clock)
     if not fix:
@@ -68,6 +68,15 @@ def check_up(
     mended = TFLiteModel.from_bytes(fresh)
     after = diagnose(fresh, file.layers, clock)
     return Checkup(before, after, tuple(reports), mended, timing, max(steps, default=0.0))
+
+
+def _op_times(place: Target, content: bytes) -> OpTimes:
+    if not isinstance(place, Profiler):
+        return OpTimes(note=f"The target {place.name} does not measure single ops.")
+    try:
+        return place.profile(content)
+    except TargetError as error:
+        return OpTimes(note=f"Single ops were not measured. {error}")
 
 
 def _in_turn(place: Target, files: Mapping[str, bytes]) -> tuple[Timing, ...]:

@@ -113,9 +113,13 @@ def _arrow(pair: tuple[int, int] | None) -> str:
 
 def _speed(timing: Sequence[Timing]) -> str:
     before, after = timing
-    first, second = before.min_ms or 0.0, after.min_ms or 0.0
-    ratio = f"{second / first:.2f}x" if first else "?"
-    return (
-        f"Measured in turn on {before.target}: {first * 1e3:,.0f} us -> {second * 1e3:,.0f} us "
-        f"(minima, {ratio}; load {before.load:.1f})"
-    )
+    parts = [_quotient("wall", before.min_ms, after.min_ms)]
+    parts += [_quotient("CPU", before.cpu_min_ms, after.cpu_min_ms)]
+    shown = "; ".join(p for p in parts if p)
+    return f"Measured in turn on {before.target} (load {before.load:.1f}), minima: {shown}"
+
+
+def _quotient(clock: str, first: float | None, second: float | None) -> str:
+    if not first or second is None:
+        return ""
+    return f"{clock} {first * 1e3:,.0f} us -> {second * 1e3:,.0f} us ({second / first:.2f}x)"

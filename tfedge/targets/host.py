@@ -134,7 +134,7 @@ class HostTarget:
         ]
 
     def profile(self, data: bytes, runs: int = 8) -> OpTimes:
-        """Measures each op by the runtime's own profiler; see `tfedge.targets.litert`.
+        """Measures each op by the runtime's own profiler, or alone; see `tfedge.targets.litert`.
 
         Args:
             data: The whole file.
@@ -148,7 +148,8 @@ class HostTarget:
         file = {_FILE: np.frombuffer(data, np.uint8)}
         found = self._ask("profile", {"runs": runs}, file, "the profiled file").values
         ops = {int(i): float(us) for i, us in found["ops"]}
-        return OpTimes(ops, float(found["delegated_us"]))
+        inside = found["delegated_us"]
+        return OpTimes(ops, None if inside is None else float(inside), str(found["note"]))
 
     def _probe(self, name: str, data: bytes, threads: int) -> dict[str, Any]:
         file = {_FILE: np.frombuffer(data, np.uint8)}

@@ -72,6 +72,7 @@ def profile(values: dict[str, Any], arrays: dict[str, np.ndarray]) -> Answer:
         {
             "ops": [[i, us] for i, us in mean.items()],
             "delegated_us": float(np.mean([inside for _, inside, _ in quick])),
+            "note": "",
         }
     )
 

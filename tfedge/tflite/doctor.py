@@ -10,7 +10,7 @@ from tfedge.errors import ConversionError, TargetError
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import check_runs
 from tfedge.tflite.delegation import broken_rule, message, views
-from tfedge.tflite.fixes import FIXES, Fix
+from tfedge.tflite.fixes import FIXES, TO_RUN, Fix
 from tfedge.tflite.interpreter import OpInfo
 from tfedge.tflite.layers import op_layers
 from tfedge.tflite.op_times import OpTimes
@@ -114,6 +114,7 @@ def diagnose(data: bytes, layers: Sequence[str] = (), clock: Clock | None = None
     if clock is not None and not problem:
         try:
             times, total = clock(data)
+            notes += [times.note] if times.note else []
         except TargetError as error:
             notes.append(f"Times were not measured. {error}")
     found = _findings(model, data, layers, ops)
@@ -138,7 +139,7 @@ _BODIES = "The file has {} further subgraphs (bodies of loops, other signatures)
 def _findings(
     model: Any, data: bytes, layers: Sequence[str], ops: Sequence[OpInfo] | None
 ) -> list[Finding]:
-    fixable = fixable_ops(data, FIXES if ops is not None else ("missing_bias",))
+    fixable = fixable_ops(data, FIXES if ops is not None else TO_RUN)
     behind = op_layers(model, layers) if layers else []
     found = []
     for index, view in enumerate(views(model)):

@@ -283,8 +283,8 @@ def _scale(tensor: Any) -> float | None:
 RULES: dict[str, Callable[[OpView], bool]] = {
     "custom_op": custom_op,
     "control_flow": control_flow,
-    "int16_activations": int16_activations,
     "no_such_op": no_such_op,
+    "int16_activations": int16_activations,
     "float_only": float_only,
     "shape_at_run_time": shape_at_run_time,
     "plain_integers": plain_integers,

@@ -16,13 +16,14 @@ from tfedge.tflite.fixes_values import (
     hard_swish,
     missing_bias,
     quantize_pairs,
+    quantized_axis,
     squared_difference,
     subsampling,
     unfused_activations,
     whole_average,
 )
 
-__all__ = ["FIXES", "Fix", "missing_bias"]
+__all__ = ["FIXES", "TO_RUN", "Fix"]
 
 
 class Fix(Protocol):
@@ -35,6 +36,7 @@ class Fix(Protocol):
 
 FIXES: dict[str, Fix] = {
     "quantize_pairs": quantize_pairs,
+    "quantized_axis": quantized_axis,
     "missing_bias": missing_bias,
     "padding": padding,
     "unfused_activations": unfused_activations,
@@ -47,3 +49,6 @@ FIXES: dict[str, Fix] = {
     "slices": slices,
 }
 """Fix by name, in the order of applying."""
+
+TO_RUN = ("quantized_axis", "missing_bias")
+"""Fixes without which a file does not run at all."""

@@ -80,6 +80,24 @@ def _drop_unread(edit: Editor, name: str) -> None:
                 edit.replace(op, [])
 
 
+def quantized_axis(model: Any, only: Only = None) -> int:
+    """Scales that run along an axis which a vector does not have run along its only one.
+
+    Older converters gave biases the axis of their weights; LiteRT 2.3 refuses such a file. The
+    kernels never read it: scale i belongs to element i.
+    """
+    tensors = [] if only is not None else model.subgraphs[0].tensors or []
+    count = 0
+    for tensor in tensors:
+        quant, shape = tensor.quantization, [] if tensor.shape is None else list(tensor.shape)
+        if quant is None or quant.scale is None or len(shape) != 1:
+            continue
+        if len(quant.scale) == int(shape[0]) and quant.quantizedDimension > 0:
+            quant.quantizedDimension = 0
+            count += 1
+    return count
+
+
 def missing_bias(model: Any, only: Only = None) -> int:
     """A convolution without a bias gets one of zeros, which changes nothing.
 

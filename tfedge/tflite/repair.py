@@ -11,7 +11,7 @@ from tfedge.errors import ConversionError, TargetError
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import check_runs
 from tfedge.tflite.editing import Only
-from tfedge.tflite.fixes import FIXES, missing_bias
+from tfedge.tflite.fixes import FIXES, TO_RUN
 from tfedge.tflite.interpreter import OpInfo
 from tfedge.tflite.pieces import Change, attempt, pieces
 from tfedge.tflite.proof import MAX_STEPS, Proof, prove
@@ -155,7 +155,7 @@ def repair(
 
     Raises:
         InputError: The data is no TFLite file, or samples that do not fit.
-        ConversionError: The file does not run, and a bias of zeros does not mend that.
+        ConversionError: The file does not run, and no fix mends that.
     """
     data, reports = _running(data)
     patient = _Patient(data, samples, max_steps)
@@ -176,19 +176,24 @@ def repair(
 
 
 def _running(data: bytes) -> tuple[bytes, list[FixReport]]:
-    """The file, and the fix that made it run if it did not before.
+    """The file, and the fixes that made it run if it did not before.
 
-    There is nothing to compare with then; zeros added to a sum are their own proof.
+    There is nothing to compare with then; these fixes change no value.
     """
-    try:
-        check_runs(data)
-    except ConversionError:
-        change = attempt(data, missing_bias)
-        if not change.places:
-            raise
-        places, said = change.places, "the file did not run without"
-        return _compacted(change.data), [FixReport("missing_bias", places, places, True, said)]
-    return data, []
+    reports: list[FixReport] = []
+    for name in TO_RUN:
+        try:
+            check_runs(data)
+            break
+        except ConversionError:
+            change = attempt(data, FIXES[name])
+            if change.places:
+                data, places = _compacted(change.data), change.places
+                reports.append(FixReport(name, places, places, True, _TO_RUN))
+    return data, reports
+
+
+_TO_RUN = "the file did not run without"
 
 
 def _compacted(data: bytes) -> bytes:
