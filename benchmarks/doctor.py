@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import rows
+from prune_zoo import settle
 
 SIZE = 96
 
@@ -133,10 +133,8 @@ def stock(model: Any, scheme: str) -> bytes:
     from tfedge._keras import tf
     from tfedge.capture import captured
 
-    rng = np.random.default_rng(0)
-    shape = (1, *model.input_shape[1:])
-    batch = rng.random((8, *shape[1:]), np.float32)
-    model(batch, training=True)  # Sets the moving statistics a little.
+    batch = settle(model)
+    shape = (1, *batch.shape[1:])
     function = tf.function(lambda x: model(x, training=False))
     concrete = function.get_concrete_function(tf.TensorSpec(shape, tf.float32))
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], model)

@@ -366,7 +366,7 @@ def _real_constant(edit: Editor, like: int, value: float) -> int:
 def _hard_swish_steps(quants: Any) -> float:
     """Largest difference in output codes over all input codes."""
     x, (step, zero) = _real(quants[0]), quants[1]
-    if not 2.0**-10 <= quants[0][0] <= 2.0**6:
+    if not 2.0**-14 <= quants[0][0] <= 2.0**6:  # What XNNPACK takes as a product's scale.
         return np.inf
 
     def codes(real: np.ndarray) -> np.ndarray:
