@@ -9,7 +9,7 @@ from tests.doctor_files import CONV, SAME, VALID, Net, conv, kernel, quantized
 from tests.run_file import op_names
 from tfedge.errors import ConversionError
 from tfedge.tflite import Interpreter, check_runs, flatbuffer
-from tfedge.tflite.fixes import FIXES
+from tfedge.tflite.fixes import FIXES, ON_REQUEST
 from tfedge.tflite.fixes_values import _steps
 from tfedge.tflite.pieces import attempt, pieces
 from tfedge.tflite.proof import compare
@@ -22,7 +22,7 @@ KINDS = ("float32", "int8", "uint8")
 def fixed(data, name):
     """(places, the file after one fix)."""
     model = flatbuffer.read(data)
-    places = FIXES[name](model)
+    places = {**FIXES, **ON_REQUEST}[name](model)
     compact(model)
     return places, flatbuffer.write(model)
 
@@ -515,3 +515,31 @@ def test_vectors_without_quantization_or_elements_are_no_trouble():
     net.op("RESHAPE", [x, net.constant(np.zeros(0, np.int32))], [y])
     model = flatbuffer.read(net.write(y))
     assert sum(fix(model) for fix in FIXES.values()) == 0
+
+
+@pytest.mark.parametrize("name", ["SOFTMAX", "EXP", "BATCH_MATMUL", "MAXIMUM"])
+def test_float_islands_on_request(name):
+    net = Net()
+    x, y = net.input((1, 8, 8), "int8", 0.05, 3), net.tensor((1, 8, 8), "int8", 1 / 256, -128)
+    inputs = [x]
+    if name == "BATCH_MATMUL":
+        inputs.append(net.input((1, 8, 8), "int8", 0.02, 5))
+    if name == "MAXIMUM":
+        x, y = net.input((1, 8, 8), "int8", 0.05, 3), net.tensor((1, 8, 8), "int8", 0.05, 3)
+        net.inputs.pop(0)
+        values = np.arange(8, dtype=np.int8).reshape(1, 1, 8)
+        inputs = [x, net.constant(values, 0.05, 3)]
+    net.op(name, inputs, [y], **({"beta": 1.0} if name == "SOFTMAX" else {}))
+    before = net.write(y)
+    assert outside(before) == [name]
+    after = mend(before, "float_islands", steps=1)
+    assert outside(after) == []
+    assert repair(before) == (before, [])
+    assert repair(before, allow_float=True)[0] != before
+
+
+def test_no_float_island_where_codes_may_be_outside_the_domain():
+    net = Net()
+    x, y = net.input((1, 8), "int8", 0.05, 3), net.tensor((1, 8), "int8", 0.05, -128)
+    net.op("RSQRT", [x], [y])
+    untouched(net.write(y), "float_islands")

@@ -319,6 +319,7 @@ def doctor(
     target: str = "host",
     data: Any = None,
     max_steps: float = 1.0,
+    allow_float: bool = False,
 ) -> Checkup:
     """Says why a TFLite file is slow on a CPU, and mends what can be mended.
 
@@ -331,6 +332,8 @@ def doctor(
         data: Inputs in any of the forms that `verify` takes; at most 32 samples are used.
         max_steps: Steps that an output of the file may move; a float output may not move beyond
             rounding. Each rewritten op alone stays within one step in any case.
+        allow_float: Let 8-bit ops that XNNPACK has for floats only be computed in float. The file
+            is then no longer for NPUs and microcontrollers.
 
     Returns:
         The Checkup: `before` and `after` (findings with rule, message, cost and fix; partitions;
@@ -344,7 +347,7 @@ def doctor(
     """
     from tfedge.checkup import check_up
 
-    return check_up(_as_file(tflite), fix, target, data, max_steps)
+    return check_up(_as_file(tflite), fix, target, data, max_steps, allow_float)
 
 
 def inspect(model: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,12 @@ class Checkup:
 
 
 def check_up(
-    file: TFLiteModel, fix: bool, target: str, data: Any = None, max_steps: float = MAX_STEPS
+    file: TFLiteModel,
+    fix: bool,
+    target: str,
+    data: Any = None,
+    max_steps: float = MAX_STEPS,
+    allow_float: bool = False,
 ) -> Checkup:
     """See `tfedge.api.doctor`."""
     place = get_target(target)
@@ -60,7 +66,8 @@ def check_up(
     if not fix:
         return Checkup(before)
     samples = None if data is None or before.problem else _samples(file, data)
-    fresh, reports = repair(file.data, samples, lambda a, b: _ratio(place, a, b), max_steps)
+    pairs = partial(_ratio, place)
+    fresh, reports = repair(file.data, samples, pairs, max_steps, allow_float)
     if fresh == file.data:
         return Checkup(before, before, tuple(reports), file)
     timing = _in_turn(place, {"before": file.data, "after": fresh})

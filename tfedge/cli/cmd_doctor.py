@@ -31,6 +31,9 @@ def define(values: flags.FlagValues) -> None:
            "images.", flag_values=values)  # fmt: skip
     flags.DEFINE_float("max_steps", 1.0, "Steps that --fix may move an output of the file; each "
                        "rewritten op alone stays within one.", flag_values=values)  # fmt: skip
+    flags.DEFINE_boolean("allow_float", False, "Let --fix compute 8-bit ops in float that XNNPACK "
+                         "has for floats only; not for NPUs and microcontrollers.",
+                         flag_values=values)  # fmt: skip
     string("json", None, "Write the result here; - for standard output.", flag_values=values)
 
 
@@ -53,7 +56,14 @@ def run(values: flags.FlagValues) -> None:
     from tfedge.report.checkup import checkup_tables, summary
 
     with working("examining the file" + (" and trying fixes" if values.fix else "")):
-        found = api.doctor(values.tflite, values.fix, values.target, values.data, values.max_steps)
+        found = api.doctor(
+            values.tflite,
+            values.fix,
+            values.target,
+            values.data,
+            values.max_steps,
+            values.allow_float,
+        )
     kept = any(f.kept for f in found.fixes)
     if kept and output and found.file is not None:
         found.file.save(output)
@@ -72,7 +82,7 @@ def _output(values: flags.FlagValues) -> str | None:
     if values.fix:
         path = Path(values.tflite)
         return values.output or str(path.with_name(f"{path.stem}.fixed.tflite"))
-    for name in ("output", "data", "max_steps"):
+    for name in ("output", "data", "max_steps", "allow_float"):
         if values[name].present:
             raise InputError(f"--{name} is for --fix", str(values[name].value), "Add --fix")
     return None

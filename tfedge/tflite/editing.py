@@ -13,12 +13,12 @@ from tfedge.tflite.flatbuffer import TYPES, schema
 
 # Version of each op as of which its kernel takes 8-bit tensors.
 _VERSIONS = {
-    "ADD": 2, "CONCATENATION": 2, "DEPTHWISE_CONV_2D": 3, "MEAN": 2, "MUL": 2, "PAD": 2,
-    "QUANTIZE": 2, "RESHAPE": 1, "SLICE": 2, "SUB": 2,
+    "ADD": 2, "CONCATENATION": 2, "DEPTHWISE_CONV_2D": 3, "DEQUANTIZE": 2, "MEAN": 2, "MUL": 2,
+    "PAD": 2, "QUANTIZE": 2, "RESHAPE": 1, "SLICE": 2, "SUB": 2,
 }  # fmt: skip
 _OPTIONLESS = {
-    "DEQUANTIZE", "HARD_SWISH", "PADV2", "QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "SPLIT",
-    "SPLIT_V", "SQUARED_DIFFERENCE",
+    "ABS", "DEQUANTIZE", "EXP", "HARD_SWISH", "MAXIMUM", "MINIMUM", "NEG", "PADV2", "PRELU",
+    "QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "SPLIT", "SPLIT_V", "SQUARED_DIFFERENCE",
 }  # fmt: skip
 _FUSED = {
     "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "DIV",
@@ -156,6 +156,12 @@ class Editor:
         new.name = f"{flatbuffer.tensor_name(old)}/{name}"
         self.graph.tensors.append(new)
         return len(self.graph.tensors) - 1
+
+    def add_float(self, like: int) -> int:
+        """Adds a float32 tensor with another's shape."""
+        index = self.add_tensor(like, self.shape(like) or (), "real")
+        self.tensor(index).type, self.tensor(index).quantization = TYPES["float32"], None
+        return index
 
     def add_constant(self, values: np.ndarray, name: str) -> int:
         """Adds a constant tensor without quantization."""

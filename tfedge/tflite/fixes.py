@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from tfedge.tflite.editing import Only
+from tfedge.tflite.fixes_float import float_islands
 from tfedge.tflite.fixes_layout import nearest_resize, padding, slices, wide_concat
 from tfedge.tflite.fixes_values import (
     hard_swish,
@@ -23,7 +24,7 @@ from tfedge.tflite.fixes_values import (
     whole_average,
 )
 
-__all__ = ["FIXES", "TO_RUN", "Fix"]
+__all__ = ["FIXES", "ON_REQUEST", "TO_RUN", "Fix"]
 
 
 class Fix(Protocol):
@@ -49,6 +50,9 @@ FIXES: dict[str, Fix] = {
     "slices": slices,
 }
 """Fix by name, in the order of applying."""
+
+ON_REQUEST: dict[str, Fix] = {"float_islands": float_islands}
+"""Fixes that cost a file something else; tried last, and only where asked for."""
 
 TO_RUN = ("quantized_axis", "missing_bias")
 """Fixes without which a file does not run at all."""

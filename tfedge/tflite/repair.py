@@ -11,7 +11,7 @@ from tfedge.errors import ConversionError, TargetError
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import check_runs
 from tfedge.tflite.editing import Only
-from tfedge.tflite.fixes import FIXES, TO_RUN
+from tfedge.tflite.fixes import FIXES, ON_REQUEST, TO_RUN
 from tfedge.tflite.interpreter import OpInfo
 from tfedge.tflite.pieces import Change, attempt, pieces
 from tfedge.tflite.proof import MAX_STEPS, Proof, prove
@@ -22,6 +22,8 @@ SLOWER = 1.03
 
 _TRIALS = 16
 """Trials of a part of a fix's places, where all of them together do not hold."""
+
+_ALL = {**FIXES, **ON_REQUEST}
 
 Pairs = Callable[[bytes, bytes], float]
 """Gives time(second) / time(first) of two files, measured in turn."""
@@ -86,7 +88,7 @@ class _Patient:
 
     def attempt(self, name: str, only: Only = None) -> _Trial:
         """Tries a fix and proves it; the patient stays as it is."""
-        change = attempt(self.current, FIXES[name], only)
+        change = attempt(self.current, _ALL[name], only)
         if not change.places:
             return _Trial(change)
         fresh = _compacted(change.data)
@@ -134,6 +136,7 @@ def repair(
     samples: Mapping[str, np.ndarray] | None = None,
     pairs: Pairs | None = None,
     max_steps: float = MAX_STEPS,
+    allow_float: bool = False,
 ) -> tuple[bytes, list[FixReport]]:
     """Applies all fixes that hold.
 
@@ -148,6 +151,7 @@ def repair(
         pairs: Measures two files in turn; None keeps a fix that was not measured.
         max_steps: Codes that an output of the file may move. An op that moves by one step may move
             what follows by more.
+        allow_float: Also try the fixes of `fixes.ON_REQUEST`.
 
     Returns:
         The changed file (`data` itself where nothing was kept), and a report for each fix that
@@ -159,7 +163,7 @@ def repair(
     """
     data, reports = _running(data)
     patient = _Patient(data, samples, max_steps)
-    for name in FIXES:
+    for name in _ALL if allow_float else FIXES:
         trial = patient.attempt(name)
         found = trial.change.places
         if not found:
