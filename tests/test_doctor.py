@@ -342,7 +342,7 @@ def test_command(tmp_path, capsys):
     kept = found["fixes"][0]["kept"]
     assert (tmp_path / "m.fixed.tflite").exists() == kept == bool(found["output"])
     if kept:
-        assert op_names(TFLiteModel.load(found["output"]).data) == ["CONCATENATION"] * 3
+        assert op_names(TFLiteModel.load(found["output"]).data) == ["CONCATENATION"] * 2
     assert main(["doctor", str(path), "--output=x.tflite"]) == 1
     assert "--output is for --fix" in capsys.readouterr().err
     assert main(["doctor"]) == 1

@@ -10,13 +10,11 @@ from tfedge.errors import ConversionError, TargetError
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import check_runs
 from tfedge.tflite.delegation import broken_rule, message, views
-from tfedge.tflite.fixes import FIXES, ON_REQUEST, TO_RUN, Fix
+from tfedge.tflite.fixes import FIXES, ON_REQUEST, TO_RUN, Fix, find
 from tfedge.tflite.interpreter import OpInfo
 from tfedge.tflite.layers import op_layers
 from tfedge.tflite.op_times import OpTimes
 from tfedge.tflite.pieces import attempt
-
-_ALL = {**FIXES, **ON_REQUEST}
 
 Clock = Callable[[bytes], tuple[OpTimes, float]]
 """Gives the times of a file's ops, and microseconds of a whole inference (the quickest)."""
@@ -141,7 +139,7 @@ _BODIES = "The file has {} further subgraphs (bodies of loops, other signatures)
 def _findings(
     model: Any, data: bytes, layers: Sequence[str], ops: Sequence[OpInfo] | None
 ) -> list[Finding]:
-    fixable = fixable_ops(data, TO_RUN if ops is None else _ALL)
+    fixable = fixable_ops(data, TO_RUN if ops is None else [*FIXES, *ON_REQUEST])
     behind = op_layers(model, layers) if layers else []
     found = []
     for index, view in enumerate(views(model)):
@@ -158,7 +156,7 @@ def _findings(
                 tensor=names[0].rpartition(";")[2] if names else "",
                 layer=behind[index] if behind else "",
                 rule=fix if delegated else rule,
-                message=_told(_ALL[fix]) if delegated else message(rule),
+                message=_told(find(fix)) if delegated else message(rule),
                 fix=fix,
             )
         )
@@ -174,7 +172,7 @@ def fixable_ops(data: bytes, names: Iterable[str]) -> dict[int, str]:
     """The first of some fixes that would rewrite an op, by the op's position."""
     found: dict[int, str] = {}
     for name in names:
-        for index in attempt(data, _ALL[name], keep=False).old:
+        for index in attempt(data, find(name), keep=False).old:
             found.setdefault(index, name)
     return found
 

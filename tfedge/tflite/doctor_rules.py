@@ -198,7 +198,7 @@ def offset_matmul(op: OpView) -> bool:
 def many_inputs(op: OpView) -> bool:
     """It joins more than 5 tensors.
 
-    Join them in a tree of concatenations of at most 4 each: the elements are the same.
+    Join some of them first: in a tree of concatenations of at most 5 the elements are the same.
     """
     return op.name == "CONCATENATION" and len(op.inputs) > MAX_CONCAT
 

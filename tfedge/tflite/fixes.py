@@ -24,7 +24,7 @@ from tfedge.tflite.fixes_values import (
     whole_average,
 )
 
-__all__ = ["FIXES", "ON_REQUEST", "TO_RUN", "Fix"]
+__all__ = ["FIXES", "ON_REQUEST", "TO_RUN", "Fix", "find"]
 
 
 class Fix(Protocol):
@@ -56,3 +56,8 @@ ON_REQUEST: dict[str, Fix] = {"float_islands": float_islands}
 
 TO_RUN = ("quantized_axis", "missing_bias")
 """Fixes without which a file does not run at all."""
+
+
+def find(name: str) -> Fix:
+    """A fix by its name, of either table."""
+    return FIXES[name] if name in FIXES else ON_REQUEST[name]

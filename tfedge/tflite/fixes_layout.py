@@ -10,7 +10,7 @@ from tfedge.tflite.doctor_rules import MAX_CONCAT
 from tfedge.tflite.editing import NONE, Editor, Only
 from tfedge.tflite.flatbuffer import schema
 
-_JOIN = 4
+_MAX_SPLIT = 4
 _MAX_FACTOR = 4
 _EIGHT = ("int8", "uint8")
 
@@ -68,7 +68,7 @@ def _concat(edit: Editor, inputs: list[int], output: int, axis: int) -> Any:
 
 
 def wide_concat(model: Any, only: Only = None) -> int:
-    """A CONCATENATION of more than XNNPACK takes (5) becomes a tree of at most 4 each.
+    """A CONCATENATION of more than XNNPACK takes (5) becomes a tree of at most 5 each.
 
     All inputs must have the output's scale and zero point, so that elements are copied as they are.
     """
@@ -85,15 +85,18 @@ def wide_concat(model: Any, only: Only = None) -> int:
 
 
 def _tree(edit: Editor, inputs: list[int], y: int, axis: int) -> list[Any]:
+    """Joins neighbours until few enough are left; the smallest, because parts are copied twice."""
     ops: list[Any] = []
-    while len(inputs) > _JOIN:
-        level = []
-        for start in range(0, len(inputs), _JOIN):
-            part = inputs[start : start + _JOIN]
-            level.append(part[0] if len(part) == 1 else _part(edit, part, y, axis))
-            if len(part) > 1:
-                ops.append(_concat(edit, part, level[-1], axis))
-        inputs = level
+    inputs = list(inputs)
+    while len(inputs) > MAX_CONCAT:
+        width = min(MAX_CONCAT, len(inputs) - MAX_CONCAT + 1)
+        sizes = [int(np.prod(edit.shape(t) or ())) for t in inputs]
+        starts = range(len(inputs) - width + 1)
+        start = min(starts, key=lambda i: sum(sizes[i : i + width]))
+        joined = inputs[start : start + width]
+        part = _part(edit, joined, y, axis)
+        ops.append(_concat(edit, joined, part, axis))
+        inputs[start : start + width] = [part]
     return [*ops, _concat(edit, inputs, y, axis)]
 
 
@@ -189,7 +192,7 @@ def _split(edit: Editor, op: Any) -> list[Any]:
     plain = edit.name(op) == "SPLIT"
     x, axis = (int(op.inputs[i]) for i in ((1, 0) if plain else (0, 2)))
     at = edit.constant(axis)
-    if at is None or (plain and 2 <= len(op.outputs) <= _JOIN):
+    if at is None or (plain and 2 <= len(op.outputs) <= _MAX_SPLIT):
         return []
     return _parts(edit, x, int(at.ravel()[0]), [int(t) for t in op.outputs])
 

@@ -11,7 +11,7 @@ from tfedge.errors import ConversionError, TargetError
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import check_runs
 from tfedge.tflite.editing import Only
-from tfedge.tflite.fixes import FIXES, ON_REQUEST, TO_RUN
+from tfedge.tflite.fixes import FIXES, ON_REQUEST, TO_RUN, find
 from tfedge.tflite.interpreter import OpInfo
 from tfedge.tflite.pieces import Change, attempt, pieces
 from tfedge.tflite.proof import MAX_STEPS, Proof, prove
@@ -22,8 +22,6 @@ SLOWER = 1.03
 
 _TRIALS = 16
 """Trials of a part of a fix's places, where all of them together do not hold."""
-
-_ALL = {**FIXES, **ON_REQUEST}
 
 Pairs = Callable[[bytes, bytes], float]
 """Gives time(second) / time(first) of two files, measured in turn."""
@@ -88,7 +86,7 @@ class _Patient:
 
     def attempt(self, name: str, only: Only = None) -> _Trial:
         """Tries a fix and proves it; the patient stays as it is."""
-        change = attempt(self.current, _ALL[name], only)
+        change = attempt(self.current, find(name), only)
         if not change.places:
             return _Trial(change)
         fresh = _compacted(change.data)
@@ -163,7 +161,7 @@ def repair(
     """
     data, reports = _running(data)
     patient = _Patient(data, samples, max_steps)
-    for name in _ALL if allow_float else FIXES:
+    for name in [*FIXES, *(ON_REQUEST if allow_float else ())]:
         trial = patient.attempt(name)
         found = trial.change.places
         if not found:
