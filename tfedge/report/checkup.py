@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tfedge.record import Timing
 from tfedge.report.table import plain_table
 from tfedge.tflite.doctor import Diagnosis, Finding
+from tfedge.tflite.fixes import ON_REQUEST
 from tfedge.tflite.repair import FixReport
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def _row(finding: Finding) -> list[Any]:
     share = "" if finding.share is None else f"{finding.share:.1%}"
     where = finding.layer or finding.tensor
     rule = finding.rule or "(none known)"
-    return [finding.index, finding.op, where, cost, share, rule, finding.fix]
+    fix = finding.fix + " (--allow_float)" * (finding.fix in ON_REQUEST)
+    return [finding.index, finding.op, where, cost, share, rule, fix]
 
 
 def _messages(findings: Sequence[Finding]) -> list[str]:
