@@ -53,7 +53,8 @@ class Editor:
         named = [s for s in model.signatureDefs or [] if s.subgraphIndex == 0]
         ends = [self.graph.inputs, self.graph.outputs]
         ends += [[e.tensorIndex for e in s.outputs or []] for s in named]
-        self._ends = {int(t) for end in ends if end is not None for t in end}
+        # What an op keeps from one run to the next is read when its turn comes, and not by others.
+        self._ends = {int(t) for end in ends if end is not None for t in end} | self._variables()
 
     def _complete(self, op: Any) -> bool:
         """False for ops without outputs, or without the options that say what they do."""
@@ -133,7 +134,7 @@ class Editor:
         return index not in self._ends and len(self.readers(index)) == 1
 
     def is_end(self, index: int) -> bool:
-        """True for the file's inputs and outputs."""
+        """True for the file's inputs, outputs and variables."""
         return index in self._ends
 
     def fused(self, op: Any) -> int | None:

@@ -149,6 +149,8 @@ def _fold(edit: Editor, op: Any) -> bool:
     shape, out = edit.shape(source), edit.shape(int(op.outputs[0]))
     if amounts is None or kernel is None or shape is None or out is None or len(shape) != 4:
         return False
+    if edit.tensor(source).isVariable:
+        return False
     if amounts.shape != (4, 2) or np.any(amounts[[0, 3]]) or not edit.same_codes(x, source):
         return False
     for axis, stride, dilation in (

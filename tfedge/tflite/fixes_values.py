@@ -61,8 +61,9 @@ def _codes_behind(edit: Editor, op: Any) -> int | None:
     if maker is not None and edit.name(maker) == "DEQUANTIZE":
         source = int(maker.inputs[0])
     out = int(op.outputs[0])
-    known = edit.quantization(source) and edit.quantization(out)
-    return source if known and edit.dtype(source) == edit.dtype(out) else None
+    if edit.tensor(source).isVariable or edit.dtype(source) != edit.dtype(out):
+        return None
+    return source if edit.quantization(source) and edit.quantization(out) else None
 
 
 def _close(edit: Editor, a: int, b: int) -> bool:
