@@ -37,6 +37,7 @@ TOP = {
     "agreement",
     "checkup",
     "describe",
+    "mixed",
     "stages",
     "stage_files",
     "start",
@@ -49,12 +50,14 @@ ABOVE = {
     "api": {"pipeline", "stages", "stage_files", "start", "cli"},
     "checkup": {"api", "cli", "pipeline"},
     "describe": {"cli", "pipeline"},
+    "mixed": {"cli", "pipeline", "stages", "stage_files", "start"},
 }
 OWNERS = {
     "tensorflow_model_optimization": {"quant._tfmot"},
     "ai_edge_litert": {"tflite.interpreter", "tflite.flatbuffer"},
     "subprocess": {"shell"},
     "yaml": {"recipe"},
+    "scipy": {"mixed.solver"},
     "plotly": {"report.html", "report.plots"},
     "h5py": {"bridge.loading", "bridge.files"},
     "PIL": {"data_files"},
@@ -136,8 +139,9 @@ def test_the_device_side_needs_no_tensorflow(name):
 
 def test_public_names_are_pinned():
     assert sorted(tfedge.__all__) == [
-        "__version__", "benchmark", "bridge", "compress", "convert", "distill", "doctor", "errors",
-        "graph", "inspect", "load_model", "prune", "quant", "verify", "verify_ops",
+        "__version__", "allocate", "benchmark", "bridge", "compress", "convert", "distill",
+        "doctor", "errors", "graph", "inspect", "load_model", "prune", "quant", "verify",
+        "verify_ops",
     ]  # fmt: skip
     assert {"PruneChannels", "shrink", "channel_groups"} <= set(tfedge.prune.__all__)
     assert "Distiller" in tfedge.distill.__all__

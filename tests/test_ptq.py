@@ -5,10 +5,12 @@ import pytest
 
 import tfedge
 from tests.zoo import randomize
+from tfedge import spec_keys
 from tfedge._keras import keras, tf
 from tfedge.errors import InputError
 from tfedge.graph import canonical
-from tfedge.quant import bias_correction, post_training, quantize_aware, rounding
+from tfedge.quant import PTQ_STEPS, bias_correction, post_training, quantize_aware, rounding
+from tfedge.quant.absorb import absorbed
 from tfedge.quant.clipping import BINS, RANGE_METHODS, Histogram, get_method
 from tfedge.quant.equalise import equalised
 from tfedge.quant.ptq import DEFAULT_STEPS
@@ -39,7 +41,7 @@ def float_model():
 @pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w8a16"])
 def test_no_step_makes_it_worse_and_the_file_agrees(float_model, scheme):
     model, report = post_training(float_model, scheme, DATA, steps=(*DEFAULT_STEPS, "gptq"))
-    assert [s.name for s in report] == ["min_max", "equalise", "ranges", "gptq", "bias"]
+    assert [s.name for s in report] == ["min_max", "equalise", "absorb", "ranges", "gptq", "bias"]
     kept = [s.sqnr_db for s in report if s.kept]
     assert kept == sorted(kept)
     assert all(s.gained_db == 0 for s in report if not s.kept)
@@ -140,3 +142,79 @@ def test_wrong_input(float_model):
         post_training(float_model, "w8a8")
     with pytest.raises(InputError, match="range method"):
         get_method("msee")
+
+
+def test_convert_does_the_steps_and_says_what_each_gained(float_model):
+    plain = tfedge.convert(float_model, "w8a8", calibration=DATA)
+    file = tfedge.convert(float_model, "w8a8", calibration=DATA, ptq="equalise, bias")
+    assert [s["step"] for s in file.meta["ptq"]] == ["min_max", "equalise", "bias"]
+    assert "ptq" not in plain.meta
+    assert all(row.delegated for row in file.certificate)
+    worse = tfedge.verify(float_model, plain, DATA[:32]).sqnr_db
+    assert tfedge.verify(float_model, file, DATA[:32]).sqnr_db > worse - 0.5
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"scheme": "float16", "ptq": "default"}, "full-integer"),
+        ({"scheme": "w8a8", "ptq": "default"}, "needs calibration"),
+        ({"scheme": "w8a8", "ptq": "equalize", "calibration": DATA}, "equalise"),
+        ({"scheme": "w8a8", "ptq": ["gptq", "adaround"], "calibration": DATA}, "both"),
+    ],
+)
+def test_convert_refuses_steps_that_it_would_not_do(float_model, arguments, said):
+    with pytest.raises(InputError, match=said):
+        tfedge.convert(float_model, **arguments)
+
+
+def test_recipes_and_the_package_name_the_same_steps():
+    assert tuple(PTQ_STEPS) == spec_keys.PTQ_STEPS
+
+
+def high_bias(padding="valid"):
+    image = keras.Input((8, 8, 3), name="image")
+    x = L.Conv2D(8, 3, name="conv", bias_initializer=keras.initializers.Constant(9.0))(image)
+    x = L.DepthwiseConv2D(3, padding=padding, activation="relu", name="depthwise")(L.ReLU()(x))
+    x = L.Conv2D(6, 1, activation="relu", name="point")(x)
+    return keras.Model(image, L.Dense(4, name="out")(x))
+
+
+def test_absorption_changes_nothing_but_ranges():
+    keras.utils.set_random_seed(0)
+    model = high_bias()
+    moved, count = absorbed(model, [tf.constant(DATA)])
+    assert count >= 8
+    want = model.predict(DATA, verbose=0)
+    np.testing.assert_allclose(moved.predict(DATA, verbose=0), want, rtol=1e-4, atol=1e-3)
+    assert (moved.get_layer("conv").bias.numpy() < 8.9).all()
+    same = high_bias("same")
+    before = same.get_layer("conv").bias.numpy()
+    padded, _ = absorbed(same, [tf.constant(DATA)])
+    assert np.array_equal(padded.get_layer("conv").bias.numpy(), before), "zeros are padded there"
+
+
+def test_a_step_that_makes_a_new_model_starts_from_the_one_before():
+    keras.utils.set_random_seed(0)
+    given = high_bias()
+    scale = np.geomspace(0.05, 20, 8).astype("float32")  # gives equalisation something to do
+    conv, after = given.get_layer("conv"), given.get_layer("depthwise")
+    conv.kernel.assign(conv.kernel * scale)
+    conv.bias.assign(conv.bias * scale)
+    after.depthwise_kernel.assign(after.depthwise_kernel / scale[:, None])
+    alone, _ = post_training(given, "w8a8", DATA, steps=["absorb"])
+    both, report = post_training(given, "w8a8", DATA, steps=["equalise", "absorb"])
+    assert all(s.kept for s in report)
+    kernels = [m.get_layer("quant_conv").layer.kernel.numpy() for m in (alone, both)]
+    assert np.allclose(kernels[0], conv.kernel.numpy()), "absorption leaves kernels alone"
+    assert np.abs(kernels[1] / kernels[0] - 1).max() > 0.5, "the equalisation is still there"
+
+
+def test_the_analytic_correction_takes_the_weights_mean_error_away(float_model):
+    source = canonical(float_model, fold_batch_norm=True)
+    model = quantize_aware(source, "w4a8", DATA)
+    want = source.predict(DATA, verbose=0).mean(0)
+    before = np.abs(model.predict(DATA, verbose=0).mean(0) - want).max()
+    assert bias_correction.correct_expected(model, [tf.constant(DATA)]) == 5
+    after = np.abs(model.predict(DATA, verbose=0).mean(0) - want).max()
+    assert after < 0.7 * before

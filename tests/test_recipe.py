@@ -292,6 +292,7 @@ CHANGED = {
         "stages": {"stages": False},
         "io": {"io": "float"},
         "batch": {"batch": 2},
+        "ptq": {"ptq": ("bias",)},
         "calibration": {"calibration": 1},
         "verify": {"verify": 1},
     },

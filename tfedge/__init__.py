@@ -13,9 +13,11 @@ from tfedge._version import __version__
 if TYPE_CHECKING:
     from tfedge import bridge, distill, errors, graph, prune, quant
     from tfedge.api import benchmark, convert, doctor, inspect, load_model, verify, verify_ops
+    from tfedge.mixed import allocate
     from tfedge.pipeline import compress
 
 _VERBS = {
+    "allocate": "tfedge.mixed",
     "benchmark": "tfedge.api",
     "compress": "tfedge.pipeline",
     "convert": "tfedge.api",
@@ -29,6 +31,7 @@ _PACKAGES = ("bridge", "distill", "errors", "graph", "prune", "quant")
 
 __all__ = [  # noqa: F822
     "__version__",
+    "allocate",
     "benchmark",
     "bridge",
     "compress",

@@ -78,6 +78,7 @@ def convert(
     io: str = "int",
     batch: int = 1,
     overrides: Mapping[str, str] | None = None,
+    ptq: str | Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
 ) -> TFLiteModel:
     """Converts a Keras model to a TFLite file that is known to run.
@@ -96,6 +97,10 @@ def convert(
         overrides: Scheme by layer name or regular expression, "float" among them, for a float
             model under a full-integer scheme (see `quant.quantize_aware`). A quantize-aware model
             has its own.
+        ptq: Steps of post-training quantization for a float model under a full-integer scheme:
+            "default", or names in `quant.PTQ_STEPS` (see `quant.post_training`). What each gained
+            stands in the file's metadata under "ptq". Empty: ranges from the smallest and largest
+            values, which is the fastest.
         metadata: Facts to keep in the file: "labels" (list of class names), "preprocessing"
             ({"scale": s, "offset": o}: the model's input is pixel * s + o), anything JSON.
             Calibration data outside the range that the preprocessing gives are refused.
@@ -113,8 +118,9 @@ def convert(
 
     spec = get_scheme(scheme)
     model = working(model)
-    if overrides:
-        _check_overrides(model, spec, overrides)
+    for name, given in (("overrides", overrides), ("ptq", ptq)):
+        if given:
+            _check_takes(model, spec, name)
     facts = dict(metadata or {})
     if calibration is not None:
         calibration = _replayable(calibration)
@@ -123,8 +129,10 @@ def convert(
         from tfedge import quant
 
         model = quant.to_16x8(model)
-    elif not is_quantized(model) and (overrides or spec.weight_bits < 8):
-        model, calibration = _calibrated(model, spec, calibration, overrides), None
+    elif not is_quantized(model) and (overrides or ptq or spec.weight_bits < 8):
+        model, report = _calibrated(model, spec, calibration, overrides, ptq)
+        facts |= {"ptq": report} if report else {}
+        calibration = None
     layers = lowering.layer_names(model)
     floats = float_layers(model) if is_quantized(model) else frozenset()
     data = lowering.lower(model, scheme, calibration=calibration, io=io, batch=batch)
@@ -136,8 +144,8 @@ def convert(
     return TFLiteModel.from_bytes(data, certificate=certify(data, layers, ops=ops))
 
 
-def _check_overrides(model: Any, spec: QuantScheme, overrides: Mapping[str, str]) -> None:
-    """Refuses overrides that would not be used."""
+def _check_takes(model: Any, spec: QuantScheme, name: str) -> None:
+    """Refuses an argument for float models under full-integer schemes that would not be used."""
     from tfedge.bridge import ServingModel
     from tfedge.quantized import is_quantized
 
@@ -150,15 +158,20 @@ def _check_overrides(model: Any, spec: QuantScheme, overrides: Mapping[str, str]
         found = f"scheme '{spec.name}'"
     if found:
         raise InputError(
-            "overrides are for a float Keras model under a full-integer scheme", found,
-            "Leave overrides out",
-        )  # fmt: skip
+            f"the argument {name} is for a float Keras model under a full-integer scheme",
+            found,
+            f"Leave {name} out",
+        )
 
 
 def _calibrated(
-    model: Any, spec: QuantScheme, calibration: Any, overrides: Mapping[str, str] | None
-) -> Any:
-    """A float model with quantizers whose ranges come from the calibration data."""
+    model: Any,
+    spec: QuantScheme,
+    calibration: Any,
+    overrides: Mapping[str, str] | None,
+    ptq: str | Sequence[str],
+) -> tuple[Any, list[dict[str, Any]]]:
+    """A float model with quantizers set by the calibration data, and what each step gained."""
     from tfedge import quant
 
     if calibration is None:
@@ -166,7 +179,13 @@ def _calibrated(
             f"scheme '{spec.name}' needs calibration data for a float model", "none",
             "Pass calibration=... (100 or more typical inputs), or a quantize-aware model",
         )  # fmt: skip
-    return quant.quantize_aware(model, spec.name, calibration, overrides=overrides)
+    if not ptq:
+        return quant.quantize_aware(model, spec.name, calibration, overrides=overrides), []
+    steps = quant.step_names(ptq)
+    made, report = quant.post_training(
+        model, spec.name, calibration, steps=steps, overrides=overrides
+    )
+    return made, [step.facts() for step in report]
 
 
 def _replayable(data: Any) -> Any:

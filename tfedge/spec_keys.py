@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import field
 from typing import Any
 
@@ -226,7 +226,7 @@ def flag(default: bool) -> Any:
 
 
 def words(
-    default: tuple[str, ...], choices: Mapping[str, Any] | None = None, *, regex: bool = False
+    default: tuple[str, ...], choices: Collection[str] | None = None, *, regex: bool = False
 ) -> Any:
     """A list of words without repetition; a single word is a list of one."""
 
@@ -260,6 +260,9 @@ def _check_regex(name: str, pattern: str) -> None:
 
 LAYER_SCHEMES = ("w8a8", "w8a16", "w4a8", "float")
 """Names of `tfedge.quant.LAYER_SCHEMES`, which needs TensorFlow."""
+
+PTQ_STEPS = ("equalise", "absorb", "ranges", "gptq", "adaround", "analytic_bias", "bias")
+"""Names in `tfedge.quant.PTQ_STEPS`, which needs TensorFlow."""
 
 
 def scheme_by_layer() -> Any:

@@ -301,6 +301,7 @@ class ConvertSpec(StageSpec):
         io: "int" or "float": inputs and outputs of full-integer files.
         batch: Samples per inference of the files.
         calibration: Number of training samples for ranges (schemes without QAT).
+        ptq: Steps of post-training quantization (schemes without QAT), as `tfedge.convert` has.
         verify: Number of test samples for the comparison layer by layer.
     """
 
@@ -313,12 +314,15 @@ class ConvertSpec(StageSpec):
     io: str = keys.choice("int", ("int", "float"))
     batch: int = keys.number(1, 1, whole=True)
     calibration: int = keys.number(256, 1, whole=True)
+    ptq: tuple[str, ...] = keys.words((), keys.PTQ_STEPS)
     verify: int = keys.number(32, 1, whole=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.schemes:
             raise RecipeError("convert needs at least one scheme", "an empty list")
+        if {"gptq", "adaround"} <= set(self.ptq):
+            raise RecipeError("gptq and adaround both decide how weights are rounded", "both")
 
 
 @dataclass(frozen=True)

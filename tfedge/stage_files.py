@@ -165,6 +165,7 @@ def convert_for(model: Any, scheme: str, spec: ConvertSpec, task: Task) -> TFLit
         calibration=samples,
         io=io,
         batch=spec.batch,
+        ptq=spec.ptq if needs else (),
         metadata={k: v for k, v in facts.items() if v},
     )
 

@@ -6,10 +6,14 @@ before it is called good.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from absl import flags
 
 from tfedge.cli.output import check_folder, pairs, show, write_json
 from tfedge.schemes import SCHEMES, get_scheme
+from tfedge.spec_keys import PTQ_STEPS
 
 REQUIRED = ("model", "output")
 
@@ -32,11 +36,29 @@ def define(values: flags.FlagValues) -> None:
         "Scheme of some layers of a float model, NAME=SCHEME; may be given several times.",
         flag_values=values,
     )
+    string(
+        "ptq",
+        "",
+        "Steps of post-training quantization for a float model: default, or some of "
+        f"{', '.join(PTQ_STEPS)}, with commas between.",
+        flag_values=values,
+    )
     flags.DEFINE_enum(
         "io", "int", ["int", "float"], "Inputs and outputs of integer files.", flag_values=values
     )
     flags.DEFINE_integer("batch", 1, "Samples per inference.", lower_bound=1, flag_values=values)
     string("certificate", None, "Write the certificate here (.json).", flag_values=values)
+
+
+def ptq_line(step: Mapping[str, Any]) -> str:
+    """A readable line of one step of post-training quantization.
+
+    Args:
+        step: As in the file's metadata, under "ptq".
+    """
+    ratio = "exact" if step["sqnr_db"] is None else f"{step['sqnr_db']:.1f} dB"
+    gained = f"{step['gained_db']:+.1f} dB" if step["kept"] else "undone"
+    return f"{step['step']}: {ratio} ({gained}, {step['seconds']:.1f} s), {step['note']}"
 
 
 def run(values: flags.FlagValues) -> None:
@@ -56,9 +78,12 @@ def run(values: flags.FlagValues) -> None:
             io=values.io,
             batch=values.batch,
             overrides=overrides,
+            ptq=values.ptq,
         )
     file.save(values.output)
     write_json(values.certificate, file.certificate)
+    for step in file.meta.get("ptq", ()):
+        show("ptq " + ptq_line(step))
     delegated = sum(row.delegated for row in file.certificate)
     show(
         f"{values.output}: {len(file.data):,} bytes, {values.scheme}, "

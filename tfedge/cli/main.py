@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "distill": "train a model to answer like a larger one",
     "qat": "quantize-aware training",
     "convert": "write a TFLite file with its certificate",
+    "allocate": "mixed precision: choose a scheme for each part within a budget",
     "verify": "compare a TFLite file with its Keras model, layer by layer",
     "benchmark": "measure TFLite files in pairs",
     "doctor": "say why a TFLite file is slow, and mend what can be mended",

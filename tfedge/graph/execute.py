@@ -25,14 +25,8 @@ def execute(graph: Graph, inputs: Any) -> Iterator[tuple[Call, list[Any], list[A
     """
     values = dict(zip(graph.inputs, feeds(graph, inputs), strict=True))
     last_use = {i: n for n, call in enumerate(graph.calls) for i in call.inputs}
-
-    def to_tensor(leaf: Any) -> Any:
-        return values[leaf.index] if isinstance(leaf, Ref) else leaf
-
     for number, call in enumerate(graph.calls):
-        args, kwargs = map_structure(to_tensor, call.args), map_structure(to_tensor, call.kwargs)
-        kwargs = {k: v for k, v in kwargs.items() if v is not None or k != "training"}
-        outputs = flatten(call.layer(*args, **kwargs))
+        outputs = call_on(call, values)
         values.update(zip(call.outputs, outputs, strict=True))
         yield call, [values[i] for i in call.inputs], outputs
         for i in {i for i in call.inputs if last_use[i] == number}:
@@ -58,3 +52,38 @@ def feeds(graph: Graph, inputs: Any) -> list[Any]:
         tf.cast(tf.convert_to_tensor(value), graph.tensors[i].dtype)
         for value, i in zip(flat, graph.inputs, strict=True)
     ]
+
+
+def run_on(graph: Graph, values: dict[int, Any], anew: set[int]) -> None:
+    """Runs some calls anew, and all that read what they give.
+
+    Args:
+        graph: What `trace` returned.
+        values: Tensor by number, of a whole run; updated in place.
+        anew: Positions of the calls.
+    """
+    changed: set[int] = set()
+    for position in range(min(anew), len(graph.calls)):
+        call = graph.calls[position]
+        if position in anew or not changed.isdisjoint(call.inputs):
+            values.update(zip(call.outputs, call_on(call, values), strict=True))
+            changed.update(call.outputs)
+
+
+def call_on(call: Call, values: Mapping[int, Any]) -> list[Any]:
+    """Runs one call.
+
+    Args:
+        call: Of a traced model.
+        values: Its input tensors by number.
+
+    Returns:
+        Its output tensors, flattened.
+    """
+
+    def to_tensor(leaf: Any) -> Any:
+        return values[leaf.index] if isinstance(leaf, Ref) else leaf
+
+    args, kwargs = map_structure(to_tensor, call.args), map_structure(to_tensor, call.kwargs)
+    kwargs = {k: v for k, v in kwargs.items() if v is not None or k != "training"}
+    return flatten(call.layer(*args, **kwargs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tfedge.quant.ends import RANGE_MODES, RANGE_NAMES
 from tfedge.quant.objects import custom_objects
-from tfedge.quant.ptq import DEFAULT_STEPS, PTQ_STEPS, PtqStep, post_training
+from tfedge.quant.ptq import DEFAULT_STEPS, PTQ_STEPS, PtqStep, post_training, step_names
 from tfedge.quant.qat import QatReport, QuantizationWarning, quantize_aware, report
 from tfedge.quant.schedule import QatSchedule
 from tfedge.quant.sixteen import to_16x8
@@ -29,5 +29,6 @@ __all__ = [
     "qat_scheme",
     "quantize_aware",
     "report",
+    "step_names",
     "to_16x8",
 ]

@@ -1,9 +1,10 @@
-"""Empirical bias correction: each quantized layer gives what the float layer gives on average.
+"""Bias correction: each quantized layer gives what the float layer gives on average.
 
 Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", 4.2 and
 appendix D: E[y~] - E[y] per output channel, before the activation, is taken off the bias. It is
 measured on calibration data, in order of execution, so that each layer sees inputs that are
-corrected already.
+corrected already (`correct`, empirical). Or, in closed form and in one pass of the float network,
+for the weights' part alone: (W~ - W) E[x] (`correct_expected`, analytic).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from tfedge._keras import keras, tf
 from tfedge.quant import observe
+from tfedge.quant.linear_view import LinearView, view_of
 
 
 class _Means:
@@ -95,6 +97,54 @@ def correct(model: Any, samples: list[Any]) -> int:
     with observe.visiting(correction):
         model(packed, training=False)
     return correction.corrected
+
+
+class _Inputs:
+    """Notes down what each layer reads on average in the float path."""
+
+    def __init__(self) -> None:
+        self.means: dict[int, tuple[Any, LinearView, np.ndarray, int]] = {}
+
+    def reads(self, wrapper: Any, inputs: Any) -> None:
+        """Adds up the rows by tap."""
+        view = view_of(wrapper.layer)
+        if view is None or wrapper.layer.bias is None:
+            return
+        rows = view.rows(inputs)
+        total = tf.reduce_sum(tf.cast(rows, tf.float64), 0).numpy()
+        _, _, before, count = self.means.get(id(wrapper), (None, None, 0.0, 0))
+        self.means[id(wrapper)] = (wrapper, view, before + total, count + int(rows.shape[0]))
+
+    def gives(self, wrapper: Any, values: Any) -> Any:
+        """Nothing: only inputs matter."""
+        del wrapper
+        return values
+
+
+def correct_expected(model: Any, samples: list[Any]) -> int:
+    """Takes (W~ - W) E[x] off the biases: what rounding the weights adds on average.
+
+    E[x] is the mean of the float network's activations on the samples (which may be made up, see
+    `synthetic`), not derived from batch norms: so it holds behind sums and pooling, too.
+
+    Args:
+        model: A quantize-aware model whose ranges are set; its biases are changed.
+        samples: One tensor an input, [N, ...], in the model's order.
+
+    Returns:
+        How many layers were corrected.
+    """
+    inputs = _Inputs()
+    with observe.watching(_Silent()), observe.visiting(inputs):
+        model(tf.nest.pack_sequence_as(model._nested_inputs, samples), training=False)
+    for wrapper, view, total, count in inputs.means.values():
+        (kernel, quantizer, variables), *_ = wrapper._weight_vars
+        rounded = np.asarray(quantizer(kernel, False, variables), np.float64)
+        error = view.matrix(rounded) - view.matrix(kernel.numpy().astype(np.float64))
+        mean = total / count
+        shift = (mean * error).sum(0) if view.depthwise else mean @ error
+        wrapper.layer.bias.assign_sub(shift.astype(np.float32))
+    return len(inputs.means)
 
 
 class _Silent:

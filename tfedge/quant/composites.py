@@ -64,6 +64,7 @@ class Written:
         notes: Layer name -> what was done to it.
         reasons: Layer name -> why it could not be written out.
         caveats: Layer name -> what it does otherwise in training, written out.
+        origin: Name of a layer in it -> name of the layer that it came from.
     """
 
     graph: Graph
@@ -71,6 +72,7 @@ class Written:
     notes: dict[str, str]
     reasons: dict[str, str]
     caveats: dict[str, str] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
 
 
 def written_out(
@@ -88,6 +90,7 @@ def written_out(
         bounds: Smallest and largest divisor by name of a call that divides.
     """
     written = Written(graph, dict(given), {}, {})
+    written.origin = {c.name: c.name for c in graph.calls}
     for _ in range(_DEPTH):
         if not _round(written, scheme, bounds or {}):
             break
@@ -124,6 +127,7 @@ def _round(written: Written, scheme: str, bounds: Mapping[str, tuple[float, floa
     asked_for = written.schemes
     written.graph = trace(site.run())
     written.schemes = {new: asked_for[old] for new, old in site.origin.items() if old in asked_for}
+    written.origin = {new: written.origin[old] for new, old in site.origin.items()}
     written.notes |= {k: v for k, v in site.notes.items() if k not in written.notes}
     return True
 

@@ -33,6 +33,7 @@ class Normalised:
         notes: Layer name -> what was done to it and why.
         refused: One line a layer that does not get the scheme that was asked for.
         caveats: One line a layer that trains otherwise than in the float model.
+        origin: Name of each of its layers -> name of the layer that it came from.
     """
 
     model: Any
@@ -40,6 +41,7 @@ class Normalised:
     notes: dict[str, str]
     refused: list[str]
     caveats: list[str]
+    origin: dict[str, str]
 
 
 class Site(Rewriter):
@@ -128,4 +130,5 @@ def normalise(
     schemes = {name: site.scheme(old) for name, old in site.origin.items()}
     schemes |= {n: FLOAT for n in schemes if n in site.floats}
     caveats = list(written.caveats.values())
-    return Normalised(model, schemes, {**written.notes, **site.notes}, refused, caveats)
+    origin = {new: written.origin[old] for new, old in site.origin.items()}
+    return Normalised(model, schemes, {**written.notes, **site.notes}, refused, caveats, origin)

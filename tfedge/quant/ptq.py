@@ -22,6 +22,7 @@ from tfedge.data import stack
 from tfedge.errors import InputError, did_you_mean
 from tfedge.graph import canonical
 from tfedge.quant import bias_correction, rounding
+from tfedge.quant.absorb import absorbed
 from tfedge.quant.clipping import RANGE_METHODS, clip, histograms_of
 from tfedge.quant.divisors import repeatable
 from tfedge.quant.equalise import equalised
@@ -30,7 +31,7 @@ from tfedge.quant.ranges import input_specs, run_over, watched
 from tfedge.schemes import get_scheme
 
 _HELD, _LEARN = 32, 64
-DEFAULT_STEPS = ("equalise", "ranges", "bias")
+DEFAULT_STEPS = ("equalise", "absorb", "ranges", "bias")
 """What `post_training` does where nothing else is said."""
 
 
@@ -54,6 +55,40 @@ class PtqStep:
     kept: bool
     seconds: float
     note: str
+
+    def facts(self) -> dict[str, Any]:
+        """The fields, rounded, as JSON values; an infinite ratio is None."""
+        exact = not math.isfinite(self.sqnr_db)
+        return {
+            "step": self.name,
+            "sqnr_db": None if exact else round(self.sqnr_db, 2),
+            "gained_db": round(self.gained_db, 2),
+            "kept": self.kept,
+            "seconds": round(self.seconds, 2),
+            "note": self.note,
+        }
+
+
+def step_names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Steps as `post_training` takes them.
+
+    Args:
+        given: "default", names separated by commas, or names.
+
+    Raises:
+        InputError: An unknown step, or both gptq and adaround.
+    """
+    if isinstance(given, str):
+        given = DEFAULT_STEPS if given == "default" else [n.strip() for n in given.split(",")]
+    for name in given:
+        if name not in PTQ_STEPS:
+            raise InputError("unknown step", repr(name), did_you_mean(str(name), PTQ_STEPS))
+    if {"gptq", "adaround"} <= set(given):
+        raise InputError(
+            "gptq and adaround both decide how each weight is rounded", "both",
+            "Choose one of them",
+        )  # fmt: skip
+    return tuple(given)
 
 
 class _Run:
@@ -110,7 +145,17 @@ def _equalise(run: _Run) -> tuple[Any, str]:
     source, count = equalised(run.source, run.learn)
     if not count:
         return run.model, "no group of channels that scales pass through"
+    run.source = source
     return run.quantized(source), f"{count} groups of channels scaled"
+
+
+def _absorb(run: _Run) -> tuple[Any, str]:
+    """High-bias absorption; see `absorb`."""
+    source, count = absorbed(run.source, run.learn)
+    if not count:
+        return run.model, "no channel that is above 0 throughout before a layer without padding"
+    run.source = source
+    return run.quantized(source), f"{count} channels shifted"
 
 
 def _ranges(run: _Run) -> tuple[Any, str]:
@@ -134,6 +179,11 @@ def _bias(run: _Run) -> tuple[Any, str]:
     return run.model, f"{bias_correction.correct(run.model, run.learn)} layers corrected"
 
 
+def _analytic_bias(run: _Run) -> tuple[Any, str]:
+    """Analytic bias correction; see `bias_correction`."""
+    return run.model, f"{bias_correction.correct_expected(run.model, run.learn)} layers corrected"
+
+
 def _gptq(run: _Run) -> tuple[Any, str]:
     """GPTQ; see `rounding.gptq`."""
     return run.model, f"{rounding.gptq(run.model, run.learn)} layers rounded"
@@ -146,9 +196,11 @@ def _adaround(run: _Run) -> tuple[Any, str]:
 
 PTQ_STEPS: dict[str, Step] = {
     "equalise": _equalise,
+    "absorb": _absorb,
     "ranges": _ranges,
     "gptq": _gptq,
     "adaround": _adaround,
+    "analytic_bias": _analytic_bias,
     "bias": _bias,
 }
 """The steps by name, in the order in which they run."""
@@ -159,7 +211,7 @@ def post_training(
     scheme: str = "w8a8",
     calibration: Any = None,
     *,
-    steps: Sequence[str] = DEFAULT_STEPS,
+    steps: str | Sequence[str] = DEFAULT_STEPS,
     overrides: Mapping[str, str] | None = None,
 ) -> tuple[Any, tuple[PtqStep, ...]]:
     """Quantizes a trained float model without training it.
@@ -170,8 +222,8 @@ def post_training(
         calibration: Typical inputs without labels, in any form that `tfedge.data.as_batches` takes;
             read twice, batch by batch, so that their number is free. 100 to 500 serve. The first
             up to 96 are kept in memory: 32 to judge by, 64 for the steps that learn.
-        steps: Names in `PTQ_STEPS`; they run in the order of that table. "gptq" and "adaround"
-            take seconds to minutes; one of them at most.
+        steps: Names in `PTQ_STEPS`, or "default"; they run in the order of that table. "gptq" and
+            "adaround" take seconds to minutes; one of them at most.
         overrides: As for `quantize_aware`.
 
     Returns:
@@ -183,14 +235,7 @@ def post_training(
             fit.
         ModelError: As `quantize_aware`.
     """
-    for name in steps:
-        if name not in PTQ_STEPS:
-            raise InputError("unknown step", repr(name), did_you_mean(str(name), PTQ_STEPS))
-    if {"gptq", "adaround"} <= set(steps):
-        raise InputError(
-            "gptq and adaround both decide how each weight is rounded", "both",
-            "Choose one of them",
-        )  # fmt: skip
+    steps = step_names(steps)
     if calibration is None:
         raise InputError(
             "post-training quantization needs calibration data", "none",
@@ -217,11 +262,12 @@ def _taken(run: _Run, name: str) -> PtqStep:
     """Does one step, and undoes it where the outputs got worse."""
     began = time.monotonic()
     old, weights, before = run.model, run.model.get_weights(), run.sqnr(run.model)
+    source = run.source
     run.model, note = PTQ_STEPS[name](run)
     after = run.sqnr(run.model)
     kept = after >= before
     if not kept:
-        run.model = old
+        run.model, run.source = old, source
         old.set_weights(weights)
     seconds = time.monotonic() - began
     gained = after - before if kept and math.isfinite(after) else 0.0

@@ -32,6 +32,7 @@ from tfedge.quantized import (
 from tfedge.schemes import get_scheme
 
 _NOTES: weakref.WeakKeyDictionary[Any, tuple[str, ...]] = weakref.WeakKeyDictionary()
+_ORIGINS: weakref.WeakKeyDictionary[Any, dict[str, str]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def quantize_aware(
         )
     name_outputs(result)
     prepare_kernels(result)
+    _ORIGINS[result] = rewritten.origin
     _NOTES[result] = (*rewritten.refused, *rewritten.caveats, *rewritten.notes.values())
     if calibration is not None:
         calibrate(result, calibration)
@@ -211,6 +213,19 @@ def _with_output_names(model: Any, names: list[str]) -> Any:
 def _few(names: Any) -> str:
     names = list(names)
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def origins(model: Any) -> dict[str, str]:
+    """Which layers of the float model those of its quantize-aware form came from.
+
+    Args:
+        model: What `quantize_aware` returned, in the same process.
+
+    Returns:
+        Name of a layer without the "quant_" -> name of the layer in the float model; empty for
+        models that were loaded from a file.
+    """
+    return dict(_ORIGINS.get(model, {}))
 
 
 def copy_notes(source: Any, target: Any) -> None:

@@ -46,6 +46,7 @@ __all__ = [
     "consumers",
     "get_metadata",
     "get_signature",
+    "op_code",
     "op_name",
     "operators",
     "read",
@@ -215,6 +216,20 @@ def op_name(model: schema.ModelT, op: schema.OperatorT) -> str:
     number = max(int(code.builtinCode), int(code.deprecatedBuiltinCode))
     name = _OPS.get(number, f"UNKNOWN_{number}")
     return text(code.customCode) or name if name == "CUSTOM" else name
+
+
+def op_code(model: schema.ModelT, name: str, version: int) -> int:
+    """Index of a builtin's op code of at least this version; added where the file has none."""
+    number = getattr(schema.BuiltinOperator, name)
+    for index, code in enumerate(model.operatorCodes):
+        same = max(int(code.builtinCode), int(code.deprecatedBuiltinCode)) == number
+        if same and int(code.version) >= version:
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode, code.version = number, version
+    code.deprecatedBuiltinCode = min(number, 127)
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
 
 
 def operators(model: schema.ModelT) -> Iterator[tuple[int, schema.SubGraphT, schema.OperatorT]]:

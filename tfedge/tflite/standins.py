@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from tfedge.errors import ConversionError
-from tfedge.tflite.flatbuffer import op_name, operators, schema, tensor_data, tensor_name, text
+from tfedge.tflite.flatbuffer import (
+    op_code,
+    op_name,
+    operators,
+    schema,
+    tensor_data,
+    tensor_name,
+    text,
+)
 
 FUNCTION_OPS: dict[str, tuple[str, int]] = {
     "sigmoid": ("LOGISTIC", 3),
@@ -40,7 +48,7 @@ def restore_functions(model: schema.ModelT, slopes: Mapping[str, float]) -> None
             op.builtinOptions = schema.SoftmaxOptionsT()
             op.builtinOptions.beta = 1.0
             op.builtinOptionsType = schema.BuiltinOptions.SoftmaxOptions
-        op.opcodeIndex = _op_code(model, *FUNCTION_OPS[name])
+        op.opcodeIndex = op_code(model, *FUNCTION_OPS[name])
 
 
 def remove_boundaries(model: schema.ModelT, scope: str) -> None:
@@ -91,7 +99,7 @@ def restore_concatenations(model: schema.ModelT, scope: str) -> None:
         op.builtinOptions = schema.ConcatenationOptionsT()
         op.builtinOptions.axis = axis
         op.builtinOptionsType = schema.BuiltinOptions.ConcatenationOptions
-        op.opcodeIndex = _op_code(model, "CONCATENATION", 3)
+        op.opcodeIndex = op_code(model, "CONCATENATION", 3)
     graph.operators = [op for op in graph.operators if id(op) not in leaves]
     left = [
         text(graph.tensors[int(op.outputs[0])].name) for op in graph.operators
@@ -138,17 +146,3 @@ def _padded_parts(
     if len(axes) != 1:
         return None
     return inner, [source for _, source in sorted(found)], axes.pop()
-
-
-def _op_code(model: schema.ModelT, name: str, version: int) -> int:
-    """Index of an op code; added where the file has none."""
-    number = getattr(schema.BuiltinOperator, name)
-    for index, code in enumerate(model.operatorCodes):
-        same = max(int(code.builtinCode), int(code.deprecatedBuiltinCode)) == number
-        if same and int(code.version) >= version:
-            return index
-    code = schema.OperatorCodeT()
-    code.builtinCode, code.version = number, version
-    code.deprecatedBuiltinCode = min(number, 127)
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
