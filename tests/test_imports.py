@@ -35,6 +35,7 @@ ALLOWED = {
 TOP = {
     "api",
     "agreement",
+    "checkup",
     "describe",
     "mixed",
     "stages",
@@ -47,6 +48,7 @@ TOP = {
 # Top-level modules of the verbs may not know those above them.
 ABOVE = {
     "api": {"pipeline", "stages", "stage_files", "start", "cli"},
+    "checkup": {"api", "cli", "pipeline"},
     "describe": {"cli", "pipeline"},
     "mixed": {"cli", "pipeline", "stages", "stage_files", "start"},
 }
@@ -138,7 +140,8 @@ def test_the_device_side_needs_no_tensorflow(name):
 def test_public_names_are_pinned():
     assert sorted(tfedge.__all__) == [
         "__version__", "allocate", "benchmark", "bridge", "compress", "convert", "distill",
-        "errors", "graph", "inspect", "load_model", "prune", "quant", "verify", "verify_ops",
+        "doctor", "errors", "graph", "inspect", "load_model", "prune", "quant", "verify",
+        "verify_ops",
     ]  # fmt: skip
     assert {"PruneChannels", "shrink", "channel_groups"} <= set(tfedge.prune.__all__)
     assert "Distiller" in tfedge.distill.__all__

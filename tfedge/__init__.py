@@ -12,7 +12,7 @@ from tfedge._version import __version__
 
 if TYPE_CHECKING:
     from tfedge import bridge, distill, errors, graph, prune, quant
-    from tfedge.api import benchmark, convert, inspect, load_model, verify, verify_ops
+    from tfedge.api import benchmark, convert, doctor, inspect, load_model, verify, verify_ops
     from tfedge.mixed import allocate
     from tfedge.pipeline import compress
 
@@ -21,6 +21,7 @@ _VERBS = {
     "benchmark": "tfedge.api",
     "compress": "tfedge.pipeline",
     "convert": "tfedge.api",
+    "doctor": "tfedge.api",
     "inspect": "tfedge.api",
     "load_model": "tfedge.api",
     "verify": "tfedge.api",
@@ -36,6 +37,7 @@ __all__ = [  # noqa: F822
     "compress",
     "convert",
     "distill",
+    "doctor",
     "errors",
     "graph",
     "inspect",

@@ -1,10 +1,10 @@
-"""The public verbs: load_model, convert, verify, benchmark, inspect."""
+"""The public verbs: load_model, convert, verify, benchmark, doctor, inspect."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from tfedge.errors import InputError
 from tfedge.record import Drift, OpAgreement, Timing
 from tfedge.schemes import Int16, QuantScheme, get_scheme
 from tfedge.tflite import TFLiteModel, certify, check_runs, fast16, flatbuffer, require_integer
+
+if TYPE_CHECKING:
+    from tfedge.checkup import Checkup
 
 _LAYER_SAMPLES = 16
 _SYNTHETIC = "synthetic:"
@@ -367,6 +370,43 @@ def benchmark(models: Any, target: str = "host", runs: int = 50, threads: int = 
     return bench.measure(
         [models] if single else list(models), target=target, runs=runs, threads=threads
     )
+
+
+def doctor(
+    tflite: Any,
+    fix: bool = False,
+    target: str = "host",
+    data: Any = None,
+    max_steps: float = 1.0,
+    allow_float: bool = False,
+) -> Checkup:
+    """Says why a TFLite file is slow on a CPU, and mends what can be mended.
+
+    Args:
+        tflite: A TFLiteModel, bytes, or a path; any file, also one that tfedge did not make.
+        fix: Apply the rewrites of `tfedge.tflite.fixes.FIXES` that hold. Each is proved on this
+            very file, by running both on random inputs and on `data`: one that moves an output too
+            far, or that makes the file slower, is undone and reported.
+        target: Where to measure; a name in `tfedge.targets.TARGETS`.
+        data: Inputs in any of the forms that `verify` takes; at most 32 samples are used.
+        max_steps: Steps that an output of the file may move; a float output may not move beyond
+            rounding. Each rewritten op alone stays within one step in any case.
+        allow_float: Let 8-bit ops that XNNPACK has for floats only be computed in float. The file
+            is then no longer for NPUs and microcontrollers.
+
+    Returns:
+        The Checkup: `before` and `after` (findings with rule, message, cost and fix; partitions;
+        times), `fixes`, `file`, `timing` and `steps`. A file that does not run here has its reason
+        in `before.problem`.
+
+    Raises:
+        InputError: No such file, a damaged one, or data that do not fit.
+        ConversionError: `fix` for a file that does not run; the message names the op.
+        TargetError: The target is unknown.
+    """
+    from tfedge.checkup import check_up
+
+    return check_up(_as_file(tflite), fix, target, data, max_steps, allow_float)
 
 
 def inspect(model: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfedge.errors import TargetError, did_you_mean
 from tfedge.record import Timing
+from tfedge.tflite.op_times import OpTimes
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,24 @@ class Target(Protocol):
         Raises:
             InputError: `runs` or `threads` below 1, or a file that is no TFLite file.
             TargetError: A file fails there; the message names it.
+        """
+        ...
+
+
+@runtime_checkable
+class Profiler(Protocol):
+    """A target that also says what each op of a file takes there."""
+
+    def profile(self, data: bytes, runs: int = 8) -> OpTimes:
+        """Measures the ops of a file.
+
+        Args:
+            data: The whole file.
+            runs: Inferences to measure at least.
+
+        Raises:
+            InputError: It is no TFLite file.
+            TargetError: The file cannot be profiled there.
         """
         ...
 

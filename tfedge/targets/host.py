@@ -13,6 +13,7 @@ from tfedge.record import Timing
 from tfedge.shell import Answer, run_module
 from tfedge.targets.base import Violation
 from tfedge.tflite.certificate import certify
+from tfedge.tflite.op_times import OpTimes
 
 _MODULE = "tfedge.targets.host_worker"
 _FILE, _INPUT = "file", "input:"
@@ -131,6 +132,24 @@ class HostTarget:
             )
             for i, (name, data) in enumerate(models.items())
         ]
+
+    def profile(self, data: bytes, runs: int = 8) -> OpTimes:
+        """Measures each op by the runtime's own profiler, or alone; see `tfedge.targets.litert`.
+
+        Args:
+            data: The whole file.
+            runs: Inferences to measure at least.
+
+        Raises:
+            InputError: It is no TFLite file.
+            TargetError: The file or the profiler fails.
+        """
+        _require_file("the file", data)
+        file = {_FILE: np.frombuffer(data, np.uint8)}
+        found = self._ask("profile", {"runs": runs}, file, "the profiled file").values
+        ops = {int(i): float(us) for i, us in found["ops"]}
+        inside = found["delegated_us"]
+        return OpTimes(ops, None if inside is None else float(inside), str(found["note"]))
 
     def quick(self, models: Mapping[str, bytes], runs: int = 15) -> dict[str, float]:
         """Least CPU time of many small files, measured in turn in one process, one thread.

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from tfedge.errors import InputError, TfedgeError
+from tfedge.errors import InputError, TargetError, TfedgeError
 from tfedge.shell import Answer, serve
+from tfedge.targets import litert
 from tfedge.targets.amx import refuse_amx
 from tfedge.targets.machine import PeakMemory, isa, load_average
 from tfedge.tflite.check import random_inputs
 from tfedge.tflite.interpreter import Interpreter, runtime_version
+from tfedge.tflite.pieces import alone
 
 SAMPLE_NS = 1_000_000
 """A sample lasts at least about this long: the clock and the call then cost next to nothing."""
@@ -124,8 +126,38 @@ def infer(values: dict[str, Any], arrays: Arrays) -> Answer:
     return Answer({}, Interpreter(arrays["file"].tobytes()).run_all(inputs))
 
 
+def profile_ops(values: dict[str, Any], arrays: Arrays) -> Answer:
+    """Times of the ops outside XNNPACK: by the runtime's profiler, or each alone where it cannot.
+
+    Args:
+        values: "runs".
+        arrays: "file", uint8.
+    """
+    try:
+        return litert.profile(values, arrays)
+    except TargetError as error:
+        why = f"Ops were timed alone, each in a file of its own ({error.found})."
+    data = arrays["file"].tobytes()
+    outside = [op.index for op in Interpreter(data).ops() if not op.delegated]
+    ops = [[i, us] for i in outside if (us := _alone_us(alone(data, i), values["runs"]))]
+    return Answer({"ops": ops, "delegated_us": None, "note": why})
+
+
+def _alone_us(data: bytes, runs: int) -> float:
+    """Microseconds of the quickest run of a file of one op; 0 where it does not run alone."""
+    try:
+        file = Interpreter(data, kernels="builtin")
+        file.set_inputs(random_inputs(file.inputs))
+        file.invoke()
+    except TfedgeError:
+        return 0.0
+    loops = _inner_loops(file)
+    return min(_sample(file, loops, time.thread_time_ns)[0] for _ in range(runs)) / 1e3
+
+
 TASKS: dict[str, Callable[[dict[str, Any], Arrays], Answer]] = {
     "probe": probe,
+    "profile": profile_ops,
     "run": infer,
     "time": measure,
 }

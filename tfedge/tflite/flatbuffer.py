@@ -101,6 +101,7 @@ def read(data: bytes) -> schema.ModelT:
     try:
         model = schema.ModelT.InitFromPackedBuf(_StrictBytes(data))
         _take_inline(model, bytes(data))
+        _fill_in(model)
         problem = _problem(model)
     except (
         struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError,
@@ -126,6 +127,14 @@ def _take_inline(model: schema.ModelT, data: bytes) -> None:
                     data, op.largeCustomOptionsOffset, op.largeCustomOptionsSize
                 )
             op.largeCustomOptionsOffset = op.largeCustomOptionsSize = 0
+
+
+def _fill_in(model: schema.ModelT) -> None:
+    """Gives ops without inputs or outputs empty lists: the object API has None for these."""
+    for graph in model.subgraphs or []:
+        for op in graph.operators or []:
+            op.inputs = np.zeros(0, np.int32) if op.inputs is None else op.inputs
+            op.outputs = np.zeros(0, np.int32) if op.outputs is None else op.outputs
 
 
 def _outside(data: bytes, offset: int, size: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,9 @@ class Interpreter:
         """
         named = self.named(inputs)
         for spec in self.inputs:
-            if named[spec.name].dtype.name != spec.dtype:
+            dtype = named[spec.name].dtype
+            # The length of the longest text is part of numpy's name: "bytes8".
+            if dtype.name != spec.dtype and not dtype.kind == spec.numpy_dtype.kind == "S":
                 found = f"{named[spec.name].dtype} for input '{spec.name}'"
                 fix = f"It stores {spec.dtype}; use predict() for real values"
                 raise InputError("the input has the wrong dtype", found, fix)
@@ -301,6 +304,16 @@ def runtime_version() -> str:
     from ai_edge_litert import interpreter  # noqa: F401
 
     return version("ai-edge-litert")
+
+
+def runtime_library() -> Path | None:
+    """The runtime's shared library, whose C functions can profile; None where it is not there."""
+    from importlib.util import find_spec
+
+    found = find_spec("ai_edge_litert")
+    folders = [] if found is None else list(found.submodule_search_locations or [])
+    names = ("libLiteRt.so", "libLiteRt.dylib")
+    return next((p for f in folders for n in names if (p := Path(f) / n).is_file()), None)
 
 
 def _load(data: bytes, threads: int, kernels: str, keep_tensors: bool) -> Any:
