@@ -18,7 +18,8 @@ from tfedge.quantized import layer_name
 from tfedge.record import OpAgreement
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.drift import exposed
-from tfedge.tflite.interpreter import Interpreter, OpInfo, filled
+from tfedge.tflite.ends import filled
+from tfedge.tflite.interpreter import Interpreter, OpInfo
 from tfedge.tflite.layers import LayerFinder, op_layers
 from tfedge.tflite.tensors import TensorSpec, codes, dequantize, quantize
 

@@ -5,15 +5,21 @@ import math
 import numpy as np
 import pytest
 
-from tests import tflite_files
+from tests import emulator, tflite_files
 from tfedge.errors import InputError, TargetError
 from tfedge.record import SOURCES
 from tfedge.targets import TARGETS, Target, get_target
 from tfedge.tflite import Interpreter, flatbuffer
 
+# Cores differ in their kernels only: one without dot products, one with them.
+CORES = ("arm64:cortex-a53", "arm64:cortex-a76")
+TESTED = sorted(n for n in TARGETS if not n.startswith("arm64:") or n in CORES)
 
-@pytest.fixture(params=sorted(TARGETS))
+
+@pytest.fixture(params=TESTED)
 def target(request):
+    if request.param.startswith("arm64:"):
+        emulator.needed()
     return get_target(request.param)
 
 

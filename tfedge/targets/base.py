@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -114,6 +115,23 @@ class Profiler(Protocol):
         ...
 
 
+@runtime_checkable
+class Counter(Protocol):
+    """A target that counts what each op of a file costs there, in instructions."""
+
+    def costs(self, data: bytes) -> Any:
+        """Instructions of an inference and of each op; see `tfedge.targets.arm64.costs.Costs`.
+
+        Args:
+            data: The whole file.
+
+        Raises:
+            InputError: It is no TFLite file.
+            TargetError: The file fails there.
+        """
+        ...
+
+
 def _host() -> Target:
     from tfedge.targets.host import HostTarget
 
@@ -126,7 +144,22 @@ def _host_amx() -> Target:
     return HostTarget(amx=True)
 
 
-TARGETS: dict[str, Callable[[], Target]] = {"host": _host, "host:amx": _host_amx}
+def _arm64(cpu: str) -> Target:
+    from tfedge.targets.arm64.target import Arm64Target
+
+    return Arm64Target(cpu)
+
+
+TARGETS: dict[str, Callable[[], Target]] = {
+    "host": _host,
+    "host:amx": _host_amx,
+    "arm64:cortex-a35": partial(_arm64, "cortex-a35"),
+    "arm64:cortex-a53": partial(_arm64, "cortex-a53"),
+    "arm64:cortex-a57": partial(_arm64, "cortex-a57"),
+    "arm64:cortex-a72": partial(_arm64, "cortex-a72"),
+    "arm64:cortex-a76": partial(_arm64, "cortex-a76"),
+    "arm64:neoverse-n1": partial(_arm64, "neoverse-n1"),
+}
 """Makers of the targets by name; each imports what it needs when it is called."""
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from tfedge.errors import InputError, did_you_mean
 from tfedge.record import Drift, LayerDrift
 from tfedge.tflite import flatbuffer
-from tfedge.tflite.interpreter import Inputs, Interpreter, filled
+from tfedge.tflite.ends import Inputs, filled
+from tfedge.tflite.interpreter import Interpreter
 from tfedge.tflite.layers import LayerFinder, op_layers
 from tfedge.tflite.tensors import TensorSpec, codes, dequantize, quantize
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from tfedge.data import InputSpec, as_batches
 from tfedge.tflite import flatbuffer
+from tfedge.tflite.ends import filled
 from tfedge.tflite.int16_bias import FAST_BIAS_OPS, Seen, Summing, summing_ops
-from tfedge.tflite.interpreter import Interpreter, filled
+from tfedge.tflite.interpreter import Interpreter
 from tfedge.tflite.tensors import TensorSpec, quantize
 
 SAMPLES = 32

@@ -6,16 +6,17 @@ yet with `tfedge.tflite.check.check_runs` first, which does it in another proces
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfedge.errors import ConversionError, InputError, did_you_mean
+from tfedge.errors import ConversionError, InputError
+from tfedge.tflite.ends import Ends, Inputs, end_specs
 from tfedge.tflite.quiet import quiet
-from tfedge.tflite.tensors import TensorSpec, dequantize, quantize
+from tfedge.tflite.tensors import TensorSpec
 
 _DELEGATE = "DELEGATE"
 
@@ -25,9 +26,6 @@ KERNELS = {
     "reference": "BUILTIN_REF",
 }
 """Kinds of kernels that can run a file -> the runtime's name of the resolver."""
-
-Inputs = Any
-"""An array (one input), a dict of arrays by input name, or a list of arrays in the file's order."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class OpInfo:
         return self.partition is not None
 
 
-class Interpreter:
+class Interpreter(Ends):
     """A TFLite file, loaded and ready to run. Not safe to share between threads.
 
     Args:
@@ -98,11 +96,6 @@ class Interpreter:
             ) from error
         self.inputs, self.outputs = _ends(self._runtime)
 
-    @property
-    def batch(self) -> int:
-        """Samples of one run: the leading axis of the file's inputs."""
-        return next((s.shape[0] for s in self.inputs if s.shape), 1)
-
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """Runs the file once on elements exactly as it stores them.
 
@@ -130,14 +123,7 @@ class Interpreter:
             InputError: A name, dtype or shape that does not fit.
             ConversionError: The file cannot be prepared for these sizes of free axes.
         """
-        named = self.named(inputs)
-        for spec in self.inputs:
-            dtype = named[spec.name].dtype
-            # The length of the longest text is part of numpy's name: "bytes8".
-            if dtype.name != spec.dtype and not dtype.kind == spec.numpy_dtype.kind == "S":
-                found = f"{named[spec.name].dtype} for input '{spec.name}'"
-                fix = f"It stores {spec.dtype}; use predict() for real values"
-                raise InputError("the input has the wrong dtype", found, fix)
+        named = self.typed(inputs)
         self._fit(named)
         for spec in self.inputs:
             self._runtime.set_tensor(spec.index, np.ascontiguousarray(named[spec.name]))
@@ -152,49 +138,6 @@ class Interpreter:
             self._runtime.invoke()
         except (RuntimeError, ValueError) as error:
             raise ConversionError("the file fails when it is run", _one_line(error)) from error
-
-    def run_all(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        """As `run`, for any number of samples: splits them into the file's batch.
-
-        Args:
-            inputs: Arrays [N, ...] of the inputs' own dtypes, N the same for all and at least 1.
-
-        Returns:
-            Outputs [N, ...] by name, of the file's own dtypes. The last batch is filled up with
-            its last sample, and the filling is cut off again.
-
-        Raises:
-            InputError: As `run`; or an input or output without a batch axis.
-            ConversionError: An op fails.
-        """
-        named = self.named(inputs)
-        count, batch = self._count(named), self.batch
-        parts: dict[str, list[np.ndarray]] = {s.name: [] for s in self.outputs}
-        for start in range(0, count, batch):
-            piece = {k: filled(v[start : start + batch], batch) for k, v in named.items()}
-            real = min(batch, count - start)
-            for name, value in self.run(piece).items():
-                parts[name].append(_unfilled(name, value, real, batch))
-        return {name: np.concatenate(values) for name, values in parts.items()}
-
-    def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        """Real values in, real values out, for any number of samples.
-
-        Args:
-            inputs: Arrays [N, ...] of real values (the Keras model's own), whatever the file
-                stores: they are quantized as its inputs need, and saturate beyond their range.
-
-        Returns:
-            Outputs [N, ...] by name: float32, dequantized; integers that are no codes stay.
-
-        Raises:
-            InputError: A name or shape that does not fit, NaN, or a value that a plain integer
-                input cannot hold.
-            ConversionError: An op fails.
-        """
-        named = self.named(inputs)
-        stored = self.run_all({s.name: quantize(named[s.name], s) for s in self.inputs})
-        return {s.name: dequantize(stored[s.name], s) for s in self.outputs}
 
     def tensor(self, index: int) -> np.ndarray:
         """A copy of a tensor of the main subgraph, as the last run left it.
@@ -227,74 +170,13 @@ class Interpreter:
             for n, where in zip(own, partition, strict=True)
         ]
 
-    def named(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        """Sorts inputs by name; shapes and dtypes are not looked at.
-
-        Args:
-            inputs: An array (one-input files), a dict by input name, or a list in order.
-
-        Raises:
-            InputError: A name that the file does not have, or an input that is missing.
-        """
-        names = [s.name for s in self.inputs]
-        if isinstance(inputs, Mapping):
-            for key in inputs:
-                if key not in names:
-                    raise InputError(
-                        "the file has no such input", f"'{key}'", did_you_mean(str(key), names)
-                    )
-            given = {str(k): np.asarray(v) for k, v in inputs.items()}
-        elif isinstance(inputs, (list, tuple)) and self._is_list_of_arrays(inputs):
-            given = dict(zip(names, map(np.asarray, inputs), strict=False))
-            if len(inputs) > len(names):
-                raise InputError("too many inputs", f"{len(inputs)} for {names}")
-        else:
-            given = {names[0]: np.asarray(inputs)} if names else {}
-        missing = [n for n in names if n not in given]
-        if missing:
-            raise InputError("an input is missing", ", ".join(f"'{n}'" for n in missing))
-        return given
-
-    def _is_list_of_arrays(self, inputs: Sequence[Any]) -> bool:
-        """Tells [x] and [a, b] from one input's samples given as nested lists."""
-        if len(self.inputs) > 1:
-            return True
-        rank = len(self.inputs[0].shape) if self.inputs else 0
-        return len(inputs) == 1 and np.ndim(inputs[0]) == rank
-
     def _fit(self, named: Mapping[str, np.ndarray]) -> None:
         """Resizes free axes to the arrays where needed; refuses shapes that cannot fit."""
-        resize = False
-        for spec in self.inputs:
-            shape = named[spec.name].shape
-            differ = [i for i, (a, b) in enumerate(zip(shape, spec.shape, strict=False)) if a != b]
-            if len(shape) != len(spec.shape) or any(i not in spec.free for i in differ):
-                needs = tuple("any" if i in spec.free else d for i, d in enumerate(spec.shape))
-                raise InputError(
-                    f"input '{spec.name}' has the wrong shape", str(shape), f"It needs {needs}"
-                )
-            resize = resize or bool(differ)
-        if resize:
+        if self.resized(named):
             with quiet():
                 for spec in self.inputs:
                     self._runtime.resize_tensor_input(spec.index, named[spec.name].shape)
                 self._allocate()
-
-    def _count(self, named: Mapping[str, np.ndarray]) -> int:
-        for spec in self.inputs:
-            if not spec.shape or not named[spec.name].ndim or spec.shape[0] != self.batch:
-                raise InputError(
-                    f"input '{spec.name}' has no batch axis to split",
-                    f"shape {spec.shape} in the file, {named[spec.name].shape} given",
-                    "Use run() with arrays exactly as the file stores them",
-                )
-        counts = {name: value.shape[0] for name, value in named.items()}
-        if len(set(counts.values())) > 1:
-            raise InputError("inputs differ in their number of samples", str(counts))
-        count = next(iter(counts.values()), 0)
-        if count < 1:
-            raise InputError("there is no sample to run", "0 samples")
-        return count
 
 
 def runtime_version() -> str:
@@ -336,27 +218,9 @@ def _ends(runtime: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
     signatures = list(runtime._get_full_signature_list().values())
     named = signatures[0] if signatures else {"inputs": {}, "outputs": {}}
     return (
-        tuple(_specs(runtime.get_input_details(), named["inputs"])),
-        tuple(_specs(runtime.get_output_details(), named["outputs"])),
+        tuple(end_specs(runtime.get_input_details(), named["inputs"])),
+        tuple(end_specs(runtime.get_output_details(), named["outputs"])),
     )
-
-
-def _specs(details: Sequence[Mapping[str, Any]], names: Mapping[str, int]) -> Iterator[TensorSpec]:
-    by_index: dict[int, list[str]] = {}
-    for name, index in names.items():
-        by_index.setdefault(int(index), []).append(name)
-    seen: set[int] = set()
-    for entry in details:
-        index = int(entry["index"])
-        if index not in seen:  # A tensor that is returned twice stands in the list twice.
-            seen.add(index)
-            for name in by_index.get(index, [_plain(str(entry["name"]))]):
-                yield TensorSpec.from_details(entry, name)
-
-
-def _plain(name: str) -> str:
-    """A tensor's name without what the converter wraps around a Keras input's name."""
-    return name.removeprefix("serving_default_").removesuffix(":0") or name
 
 
 def _partitions(
@@ -384,21 +248,6 @@ def _partitions(
 
 def _real(indices: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(i) for i in indices if i >= 0)
-
-
-def filled(part: np.ndarray, batch: int) -> np.ndarray:
-    """Repeats the last sample of [n, ...], n at least 1, until there are `batch`."""
-    lack = batch - len(part)
-    return part if lack == 0 else np.concatenate([part, np.repeat(part[-1:], lack, axis=0)])
-
-
-def _unfilled(name: str, value: np.ndarray, real: int, batch: int) -> np.ndarray:
-    """Cuts the filling off; an output may hold several rows for each sample."""
-    rows = np.atleast_1d(value)
-    if len(rows) % batch:
-        found = f"{value.shape} for a batch of {batch}"
-        raise InputError(f"output '{name}' has no batch axis", found, "Use run(), batch by batch")
-    return rows[: real * (len(rows) // batch)]
 
 
 def _one_line(error: BaseException) -> str:

@@ -15,7 +15,8 @@ from tfedge.files import write_atomic
 from tfedge.record import CertificateRow
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.certificate import certify
-from tfedge.tflite.interpreter import Inputs, Interpreter
+from tfedge.tflite.ends import Inputs
+from tfedge.tflite.interpreter import Interpreter
 from tfedge.tflite.layers import size_by_layer
 from tfedge.tflite.tensors import TensorSpec
 

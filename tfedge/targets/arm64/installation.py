@@ -42,16 +42,15 @@ _WHEEL = ("manylinux2014_aarch64", "manylinux_2_17_aarch64", "manylinux_2_27_aar
 _PYTHON, _ABI = "3.11", "cp311"
 _BUILD_CPU = "cortex-a53"
 _TIMEOUT_S = 600.0
+_ELSEWHERE = "Set TFEDGE_ARM64 to another folder"
 _LEFTOVER_S = 24 * 3600.0
 
 
 def folder() -> Path:
     """Where the emulator is: $TFEDGE_ARM64, or tfedge/arm64 in the user's cache folder."""
     own = os.environ.get("TFEDGE_ARM64")
-    if own:
-        return Path(own).expanduser().absolute()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache").absolute() / "tfedge" / "arm64"
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return (Path(own).expanduser() if own else Path(cache) / "tfedge" / "arm64").absolute()
 
 
 @dataclass(frozen=True)
@@ -157,13 +156,15 @@ def set_up() -> tuple[Installation, bool]:
     if why:
         raise TargetError("the arm64 emulator cannot be set up", why)
     place = folder()
+    if ":" in str(place):  # It divides the folders of a library path.
+        raise TargetError("the emulator's folder may hold no colon", str(place), _ELSEWHERE)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         _sweep(place)
         building = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     except OSError as error:
-        fix = "Set TFEDGE_ARM64 to a folder that can be made"
-        raise TargetError("the emulator's folder cannot be made", str(error), fix) from error
+        what = "the emulator's folder cannot be made"
+        raise TargetError(what, str(error), _ELSEWHERE) from error
     try:
         manifest = _build(building)
         _replace(building, place)
@@ -198,7 +199,8 @@ def _read(place: Path) -> dict[str, Any] | None:
 def _key() -> str:
     """Stands for all that a set-up is made from: another key needs another set-up."""
     parts = [(Path(__file__).parent / name).read_bytes() for name in _SOURCES]
-    parts += [repr((packages.SUITE, packages.EMULATOR, packages.SYSTEM, list(CPUS.values()))).encode()]
+    wanted = (packages.SUITE, packages.EMULATOR, packages.SYSTEM, *CPUS.values())
+    parts += [repr(wanted).encode()]
     parts += [runtime_version().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
@@ -222,7 +224,7 @@ def _sweep(place: Path) -> None:
 def _replace(building: Path, place: Path) -> None:
     if place.exists() and _read(place) is None and any(place.iterdir()):
         found = "something that tfedge did not make"
-        raise TargetError(f"the folder is taken: {place}", found, "Set TFEDGE_ARM64 to another one")
+        raise TargetError(f"the folder is taken: {place}", found, _ELSEWHERE)
     old = building.with_name(f"{building.name}-old")
     if place.exists():
         place.rename(old)

@@ -32,7 +32,9 @@ _SOURCES = Path("/etc/apt")
 _DEBIAN = re.compile(
     r"(bullseye|bookworm|trixie|forky|duke|sid|(old)*stable|testing|unstable)(-updates|-backports)?"
 )
-_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<rest>.+)")
+_LINE = re.compile(
+    r"deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<rest>.+)"
+)
 _TIMEOUT_S = 600.0
 
 
@@ -193,7 +195,7 @@ class Apt:
             "Acquire::Retries": "3", "Acquire::Languages": "none",
         }  # fmt: skip
         options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
-        argv = ["apt-get", "-q", "-c", f / "apt.conf", *options, command, *words]
+        argv = ["apt-get", "-q", "-c", str(f / "apt.conf"), *options, command, *words]
         ended = run(argv, cwd=cwd, timeout=_TIMEOUT_S, env={**os.environ, "LC_ALL": "C"})
         if ended.code:
             raise TargetError(what, _said(ended), "Check the network and the system's APT sources")

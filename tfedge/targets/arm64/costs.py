@@ -1,0 +1,226 @@
+"""Instructions of each op: the profile's events, the counts at its clock, and the file's ops.
+
+The delegate's events have a name ("Convolution (NHWC, QC8) IGEMM") and a length, but neither a
+place in the file nor a start. Their counts are found where the looks at the clock lie as far apart
+as all events of the partition say. Their ops are found by order: XNNPACK runs what the file has,
+in its order, leaves some out (a reshape) and puts some in (a conversion).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tfedge.targets.arm64.guest import Event, Mix
+from tfedge.tflite import flatbuffer
+from tfedge.tflite.layers import op_layers
+
+_OP, _INSIDE = 2, 8
+
+_NAMES: dict[str, tuple[str, ...]] = {
+    "AVERAGE_POOL_2D": ("averagepooling", "globalaverage", "mean"),
+    "BATCH_MATMUL": ("batchmatrixmultiply",),
+    "CONCATENATION": ("concatenate", "copy"),
+    "CONV_2D": ("convolution",),
+    "DEPTHWISE_CONV_2D": ("convolution",),
+    "DEQUANTIZE": ("convert",),
+    "EXPAND_DIMS": ("staticreshape", "copy"),
+    "FULLY_CONNECTED": ("fullyconnected", "dynamicfullyconnected"),
+    "HARD_SWISH": ("hardswish",),
+    "LOGISTIC": ("sigmoid",),
+    "MAX_POOL_2D": ("maxpooling",),
+    "MUL": ("multiply",),
+    "NEG": ("negate",),
+    "PAD": ("constantpad",),
+    "PADV2": ("constantpad",),
+    "POW": ("power",),
+    "QUANTIZE": ("convert",),
+    "RELU": ("clamp", "relu"),
+    "RELU6": ("clamp",),
+    "RESHAPE": ("staticreshape", "copy"),
+    "RSQRT": ("reciprocalsquareroot",),
+    "SLICE": ("slice",),
+    "SPLIT": ("slice", "copy"),
+    "SQRT": ("squareroot",),
+    "SQUEEZE": ("staticreshape", "copy"),
+    "STRIDED_SLICE": ("slice", "stridedslice"),
+    "SUB": ("subtract",),
+    "TRANSPOSE_CONV": ("deconvolution",),
+}
+"""Beginnings of XNNPACK's names, letters only; an op that is not here has its own name there."""
+
+
+@dataclass(frozen=True)
+class OpCost:
+    """What one op takes.
+
+    Attributes:
+        index: Position in the main subgraph; None for what only XNNPACK has.
+        op: Builtin operator name, or "" where `index` is None.
+        layer: Keras layer behind it, where the file's metadata name the layers, or "".
+        kernel: XNNPACK's name of it, or "" for the runtime's own kernel.
+        mix: Its instructions.
+    """
+
+    index: int | None
+    op: str
+    layer: str
+    kernel: str
+    mix: Mix
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Instructions of an inference.
+
+    Attributes:
+        target: Target name.
+        total: Of the whole inference, without a profiler.
+        ops: Of each op, in the order of execution. Where the profile cannot be laid over the
+            counts, `mix` has the number of instructions only.
+        rest: Instructions outside all ops: the runtime's own. Counted under the profiler they
+            would be more, so it is the total less the ops'.
+        note: What is to be said of the rows, or "".
+    """
+
+    target: str
+    total: Mix
+    ops: tuple[OpCost, ...]
+    rest: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class _Span:
+    event: Event
+    begin: int
+    mix: Mix
+
+
+def outside(events: Sequence[Event]) -> set[int]:
+    """Positions of the main subgraph's ops that the delegate left to the runtime."""
+    return {e.index for e in events if e.type == _OP and e.subgraph == 0}
+
+
+def partitions(events: Sequence[Event]) -> int:
+    """How many times the delegate was entered."""
+    return len(_runs([e for e in events if e.type == _INSIDE]))
+
+
+def op_costs(data: bytes, events: Sequence[Event], clocks: Sequence[Mix]) -> tuple[OpCost, ...]:
+    """Instructions of each op, in the order of execution.
+
+    Args:
+        data: The whole file.
+        events: The profile of one inference.
+        clocks: Counts at each look at the clock during it.
+    """
+    model = flatbuffer.read(data)
+    graph = model.subgraphs[0]
+    names = [flatbuffer.op_name(model, op) for op in graph.operators or []]
+    layers = op_layers(model, flatbuffer.get_metadata(data).get("layers", ()))
+    spans = _spans(events, clocks)
+    left = outside(events)
+    own = [i for i in range(len(names)) if i not in left]
+    kernels = [s for s in spans if s.event.type == _INSIDE]
+    places = align([names[i] for i in own], [s.event.tag for s in kernels])
+    index = {id(s): own[p] for s, p in zip(kernels, places, strict=True) if p is not None}
+    index |= {id(s): s.event.index for s in spans if s.event.type == _OP}
+    rows = []
+    for span in spans:
+        i = index.get(id(span))
+        kernel = span.event.tag if span.event.type == _INSIDE else ""
+        name, layer = ("", "") if i is None else (names[i], layers[i])
+        rows.append(OpCost(i, name, layer, kernel, span.mix))
+    return tuple(rows)
+
+
+def _runs(inside: Sequence[Event]) -> list[list[Event]]:
+    """The delegate's events by partition: each counts its ops from 0."""
+    found: list[list[Event]] = []
+    last = -1
+    for event in inside:
+        if not found or event.index <= last:
+            found.append([])
+        found[-1].append(event)
+        last = event.index
+    return found
+
+
+def _spans(events: Sequence[Event], clocks: Sequence[Mix]) -> list[_Span]:
+    """Events with their counts, in the order of time; those within an op of the file are its."""
+    times = [mix.instructions for mix in clocks]
+    at = dict(zip(times, clocks, strict=True))
+    spans = []
+    for event in events:
+        if event.type == _OP and event.subgraph == 0:
+            end = event.start + event.length
+            known = event.start in at and end in at
+            mix = at[end] - at[event.start] if known else Mix(event.length)
+            spans.append(_Span(event, event.start, mix))
+    position = 0
+    for run in _runs([e for e in events if e.type == _INSIDE]):
+        lengths = [e.length for e in run]
+        found = _find(lengths, times, position)
+        for k, event in enumerate(run):
+            if found is None:
+                begin = times[position] if times else 0
+                spans.append(_Span(event, begin, Mix(event.length)))
+            else:
+                begin = times[found + k]
+                spans.append(_Span(event, begin, clocks[found + k + 1] - clocks[found + k]))
+        position = position if found is None else found + len(run)
+    outer = [s for s in spans if s.event.type == _OP]
+    kept = [s for s in spans if s.event.type == _OP or not any(_within(s, o) for o in outer)]
+    return sorted(kept, key=lambda s: s.begin)
+
+
+def _within(span: _Span, outer: _Span) -> bool:
+    return outer.begin <= span.begin < outer.begin + outer.event.length
+
+
+def _find(lengths: Sequence[int], times: Sequence[int], start: int) -> int | None:
+    """The first place from `start` on where looks at the clock lie as far apart as `lengths`."""
+    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    wanted = list(lengths)
+    last = len(gaps) - len(wanted)
+    return next((i for i in range(start, last + 1) if gaps[i : i + len(wanted)] == wanted), None)
+
+
+def align(ops: Sequence[str], kernels: Sequence[str]) -> list[int | None]:
+    """The op that each of XNNPACK's kernels computes: the most pairs that keep both orders.
+
+    Args:
+        ops: Builtin operator names, in order.
+        kernels: XNNPACK's names, in order.
+
+    Returns:
+        For each kernel a position in `ops`, or None where it is XNNPACK's own.
+    """
+    n, m = len(ops), len(kernels)
+    best = [[0] * (m + 1) for _ in range(n + 1)]
+    same = [[_same(op, kernel) for kernel in kernels] for op in ops]
+    for i in reversed(range(n)):
+        for j in reversed(range(m)):
+            both = best[i + 1][j + 1] + 1 if same[i][j] else 0
+            best[i][j] = max(both, best[i + 1][j], best[i][j + 1])
+    places: list[int | None] = [None] * m
+    i = j = 0
+    while i < n and j < m:
+        if same[i][j] and best[i][j] == best[i + 1][j + 1] + 1:
+            places[j] = i
+            i, j = i + 1, j + 1
+        elif best[i + 1][j] >= best[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return places
+
+
+def _same(op: str, kernel: str) -> bool:
+    letters = "".join(c for c in kernel.partition("(")[0].lower() if c.isalpha())
+    begins = _NAMES.get(op, (op.replace("_", "").lower(),))
+    if not letters.startswith(begins):
+        return False
+    # A convolution by depth may run as a general one, never the other way.
+    return not (op == "CONV_2D" and kernel.endswith("DWConv"))
