@@ -1,8 +1,8 @@
 """Instructions of each op: the profile's events, the counts at its clock, and the file's ops.
 
 The delegate's events have a name ("Convolution (NHWC, QC8) IGEMM") and a length, but neither a
-place in the file nor a start. Their counts are found where the looks at the clock lie as far apart
-as all events of the partition say. Their ops are found by order: XNNPACK runs what the file has,
+place in the file nor a start. Their counts are found where looks at the clock lie as far apart as
+all events of the partition say. Their ops are found by order: XNNPACK runs what the file has,
 in its order, leaves some out (a reshape) and puts some in (a conversion).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from tfedge.targets.arm64.guest import Event, Mix
 from tfedge.tflite import flatbuffer
@@ -160,16 +161,15 @@ def _spans(events: Sequence[Event], clocks: Sequence[Mix]) -> list[_Span]:
             spans.append(_Span(event, event.start, mix))
     position = 0
     for run in _runs([e for e in events if e.type == _INSIDE]):
-        lengths = [e.length for e in run]
-        found = _find(lengths, times, position)
+        places = _places([e.length for e in run], times, position)
         for k, event in enumerate(run):
-            if found is None:
+            if places:
+                first, last = clocks[places[k]], clocks[places[k + 1]]
+                spans.append(_Span(event, first.instructions, last - first))
+            else:
                 begin = times[position] if times else 0
                 spans.append(_Span(event, begin, Mix(event.length)))
-            else:
-                begin = times[found + k]
-                spans.append(_Span(event, begin, clocks[found + k + 1] - clocks[found + k]))
-        position = position if found is None else found + len(run)
+        position = places[-1] if places else position
     outer = [s for s in spans if s.event.type == _OP]
     kept = [s for s in spans if s.event.type == _OP or not any(_within(s, o) for o in outer)]
     return sorted(kept, key=lambda s: s.begin)
@@ -179,12 +179,26 @@ def _within(span: _Span, outer: _Span) -> bool:
     return outer.begin <= span.begin < outer.begin + outer.event.length
 
 
-def _find(lengths: Sequence[int], times: Sequence[int], start: int) -> int | None:
-    """The first place from `start` on where looks at the clock lie as far apart as `lengths`."""
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
-    wanted = list(lengths)
-    last = len(gaps) - len(wanted)
-    return next((i for i in range(start, last + 1) if gaps[i : i + len(wanted)] == wanted), None)
+def _places(lengths: Sequence[int], times: Sequence[int], start: int) -> list[int]:
+    """Where looks at the clock lie apart as events that follow each other take.
+
+    An event may hold several looks (a concatenation is a copy for each of its inputs).
+
+    Args:
+        lengths: Instructions of the events of a partition.
+        times: Instructions so far at each look.
+        start: Look to begin with.
+
+    Returns:
+        Positions in `times` of the begin of each event, and of the last one's end; empty where the
+        events lie nowhere.
+    """
+    position = {time: i for i, time in enumerate(times)}
+    for first in range(start, len(times)):
+        ends = [times[first] + total for total in accumulate(lengths, initial=0)]
+        if all(end in position for end in ends):
+            return [position[end] for end in ends]
+    return []
 
 
 def align(ops: Sequence[str], kernels: Sequence[str]) -> list[int | None]:
