@@ -348,17 +348,20 @@ def _samples(data: Any, source: Any, limit: int | None) -> dict[str, np.ndarray]
     return stack(data, source.inputs, limit=limit)
 
 
-def benchmark(models: Any, target: str = "host", runs: int = 50, threads: int = 1) -> list[Timing]:
+def benchmark(
+    models: Any, target: str | Sequence[str] = "host", runs: int = 50, threads: int = 1
+) -> list[Timing]:
     """Measures TFLite files, several in turn, so that their ratios hold on a noisy machine.
 
     Args:
         models: TFLiteModels, bytes or paths, or one of them.
-        target: A name in `tfedge.targets.TARGETS`.
+        target: A name in `tfedge.targets.TARGETS`, or several.
         runs: Timed runs of each file.
         threads: Threads of the runtime.
 
     Returns:
-        One Timing a file, in order; `ratio_p50` and `ratio_min` are relative to the first.
+        One Timing a file, in order, for each target in turn; `ratio_p50` and `ratio_min` are
+        relative to the first file on the same target.
 
     Raises:
         InputError: A bad value or file.

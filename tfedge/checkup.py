@@ -59,6 +59,9 @@ def check_up(
         raise InputError("max_steps must be 0 or more", str(max_steps))
 
     def clock(content: bytes) -> tuple[OpTimes, float]:
+        if place.source == "emulated":
+            fix = "tfedge benchmark --ops shows those of each op"
+            raise TargetError(f"{place.name} counts instructions, which are no times", fix=fix)
         total = (place.time({"file": content}, _RUNS, 1)[0].min_ms or 0.0) * 1e3
         return _op_times(place, content), total
 
@@ -96,6 +99,8 @@ def _in_turn(place: Target, files: Mapping[str, bytes]) -> tuple[Timing, ...]:
 def _ratio(place: Target, before: bytes, after: bytes) -> float:
     """Quotient of the minima; of wall or CPU time, whichever was disturbed less."""
     first, second = place.time({"before": before, "after": after}, _RUNS, 1)
+    if first.instructions and second.instructions:
+        return second.instructions / first.instructions
     ratios = [second.min_ms / first.min_ms]
     if first.cpu_min_ms and second.cpu_min_ms:
         ratios.append(second.cpu_min_ms / first.cpu_min_ms)

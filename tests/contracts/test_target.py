@@ -13,7 +13,8 @@ from tfedge.tflite import Interpreter, flatbuffer
 
 # Cores differ in their kernels only: one without dot products, one with them.
 CORES = ("arm64:cortex-a53", "arm64:cortex-a76")
-TESTED = sorted(n for n in TARGETS if not n.startswith("arm64:") or n in CORES)
+TESTED = [n for n in sorted(TARGETS) if not n.startswith("arm64:")]
+TESTED += [pytest.param(n, marks=pytest.mark.slow) for n in CORES]
 
 
 @pytest.fixture(params=TESTED)

@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "allocate": "mixed precision: choose a scheme for each part within a budget",
     "verify": "compare a TFLite file with its Keras model, layer by layer",
     "benchmark": "measure TFLite files in pairs",
+    "target": "list targets, set up or remove what one needs (emulated Arm cores)",
     "doctor": "say why a TFLite file is slow, and mend what can be mended",
     "inspect": "show a model's channel groups and costs, or a file's certificate",
 }

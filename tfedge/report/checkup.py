@@ -115,6 +115,9 @@ def _arrow(pair: tuple[int, int] | None) -> str:
 
 def _speed(timing: Sequence[Timing]) -> str:
     before, after = timing
+    if before.instructions and after.instructions:
+        counts = f"{before.instructions:,} -> {after.instructions:,} instructions"
+        return f"Counted on {before.target}: {counts} an inference"
     parts = [_quotient("wall", before.min_ms, after.min_ms)]
     parts += [_quotient("CPU", before.cpu_min_ms, after.cpu_min_ms)]
     shown = "; ".join(p for p in parts if p)

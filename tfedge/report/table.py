@@ -73,7 +73,7 @@ def _main_table(records: Sequence[Record], title: str, key: rows.TimingKey | Non
     columns = [("model", ""), ("scheme", ""), (metric or "score", "right"), (unit, "right")]
     columns += [("size", "right"), ("smaller", "right"), ("params", "right"), ("MACs", "right")]
     if key:
-        columns += _latency_columns()
+        columns += _latency_columns(key)
     columns += [("XNNPACK ops", "right")]
     table = _new(title, columns)
     if key:
@@ -103,7 +103,9 @@ def _escaped(cells: Sequence[str]) -> list[str]:
     return [escape(c) for c in cells]
 
 
-def _latency_columns() -> list[tuple[str, str]]:
+def _latency_columns(key: rows.TimingKey) -> list[tuple[str, str]]:
+    if key.source == "emulated":
+        return [("instructions", "right"), ("times fewer", "right")]
     return [("min / p50 / p90 ms", "right"), ("speed-up", "right")]
 
 
@@ -120,13 +122,16 @@ def _caption(records: Sequence[Record], key: rows.TimingKey) -> str:
     timings = [t for r in records if (t := rows.timing_of(r, key))]
     loads = [t.load for t in timings]
     isa = next((t.isa for t in timings if t.isa), "")
+    if key.source == "emulated":
+        count = f"{timings[0].runs} inference{'s' * (timings[0].runs != 1)} counted"
+        return "; ".join([p for p in (str(key), isa, count) if p] + ["a cost, not a latency"])
     parts = [str(key), isa, f"{timings[0].runs} runs, in pairs with the first row"]
     return "; ".join([p for p in parts if p] + [f"load {min(loads):.1f} to {max(loads):.1f}"])
 
 
 def _timing_table(records: Sequence[Record], key: rows.TimingKey) -> Table:
     base = rows.baseline_of(records)
-    columns = [("model", ""), ("scheme", ""), *_latency_columns(), ("XNNPACK ops", "right")]
+    columns = [("model", ""), ("scheme", ""), *_latency_columns(key), ("XNNPACK ops", "right")]
     table = _new(str(key), columns)
     table.caption, table.caption_justify = _caption(records, key), "left"
     for record in rows.shown(records):
@@ -148,16 +153,18 @@ def timing_table(timings: Sequence[Timing]) -> Group:
     out: list[RenderableType] = []
     for key in rows.timing_keys(records):
         group = [r for r in records if rows.timing_of(r, key)]
-        columns = [("model", ""), *_latency_columns(), ("size", "right"), ("init ms", "right")]
-        columns += [("peak MB", "right"), ("XNNPACK ops", "right"), ("partitions", "right")]
+        columns = [("model", ""), *_latency_columns(key), ("size", "right")]
+        timed = key.source != "emulated"
+        columns += [("init ms", "right"), ("peak MB", "right")] if timed else []
+        columns += [("XNNPACK ops", "right"), ("partitions", "right")]
         table = _new(str(key), columns)
         table.caption, table.caption_justify = _caption(group, key), "left"
         for record in group:
             timing = record.timing[0]
             cells = [record.label, *_latency_cells(record, group[0], key)]
             cells += [rows.bytes_text(timing.bytes) if timing.bytes else ""]
-            cells += ["" if timing.init_ms is None else f"{timing.init_ms:.3g}"]
-            cells += ["" if timing.peak_mb is None else f"{timing.peak_mb:.3g}"]
+            once = (timing.init_ms, timing.peak_mb) if timed else ()
+            cells += ["" if value is None else f"{value:.3g}" for value in once]
             cells += [rows.ops_text(record, key), str(timing.partitions or "")]
             table.add_row(*_escaped(cells))
         out.append(table)

@@ -1,5 +1,5 @@
 """Targets: where a file is run and what it costs there."""
 
-from tfedge.targets.base import TARGETS, Profiler, Target, Violation, get_target
+from tfedge.targets.base import TARGETS, Counter, Profiler, Target, Violation, get_target
 
-__all__ = ["TARGETS", "Profiler", "Target", "Violation", "get_target"]
+__all__ = ["TARGETS", "Counter", "Profiler", "Target", "Violation", "get_target"]

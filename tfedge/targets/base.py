@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from tfedge.errors import TargetError, did_you_mean
 from tfedge.record import Timing
 from tfedge.tflite.op_times import OpTimes
+
+if TYPE_CHECKING:
+    from tfedge.targets.arm64.costs import Costs
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,8 @@ class Profiler(Protocol):
 class Counter(Protocol):
     """A target that counts what each op of a file costs there, in instructions."""
 
-    def costs(self, data: bytes) -> Any:
-        """Instructions of an inference and of each op; see `tfedge.targets.arm64.costs.Costs`.
+    def costs(self, data: bytes) -> Costs:
+        """Instructions of an inference and of each op; see `Costs`.
 
         Args:
             data: The whole file.

@@ -79,15 +79,15 @@ class Costs:
         total: Of the whole inference, without a profiler.
         ops: Of each op, in the order of execution. Where the profile cannot be laid over the
             counts, `mix` has the number of instructions only.
-        rest: Instructions outside all ops: the runtime's own. Counted under the profiler they
-            would be more, so it is the total less the ops'.
+        rest: Of the runtime outside all ops: the total less the ops', because under the profiler
+            it would be more.
         note: What is to be said of the rows, or "".
     """
 
     target: str
     total: Mix
     ops: tuple[OpCost, ...]
-    rest: int
+    rest: Mix
     note: str = ""
 
 
@@ -114,7 +114,8 @@ def op_costs(data: bytes, events: Sequence[Event], clocks: Sequence[Mix]) -> tup
     Args:
         data: The whole file.
         events: The profile of one inference.
-        clocks: Counts at each look at the clock during it.
+        clocks: Counts at each look at the clock, as in `Reply`. What the looks take themselves is
+            left out of the rows.
     """
     model = flatbuffer.read(data)
     graph = model.subgraphs[0]
@@ -151,28 +152,32 @@ def _runs(inside: Sequence[Event]) -> list[list[Event]]:
 def _spans(events: Sequence[Event], clocks: Sequence[Mix]) -> list[_Span]:
     """Events with their counts, in the order of time; those within an op of the file are its."""
     times = [mix.instructions for mix in clocks]
-    at = dict(zip(times, clocks, strict=True))
-    spans = []
+    position = {time: i for i, time in enumerate(times)}
+    outer = []
     for event in events:
         if event.type == _OP and event.subgraph == 0:
-            end = event.start + event.length
-            known = event.start in at and end in at
-            mix = at[end] - at[event.start] if known else Mix(event.length)
-            spans.append(_Span(event, event.start, mix))
-    position = 0
+            first, last = position.get(event.start), position.get(event.start + event.length)
+            known = first is not None and last is not None
+            mix = _between(clocks, first, last) if known else Mix(event.length)  # type: ignore[arg-type]
+            outer.append(_Span(event, event.start, mix))
+    inner, start = [], 0
     for run in _runs([e for e in events if e.type == _INSIDE]):
-        places = _places([e.length for e in run], times, position)
+        places = _places([e.length for e in run], times, start)
+        begin = times[start] if times else 0
         for k, event in enumerate(run):
             if places:
-                first, last = clocks[places[k]], clocks[places[k + 1]]
-                spans.append(_Span(event, first.instructions, last - first))
+                mix = _between(clocks, places[k], places[k + 1])
+                inner.append(_Span(event, times[places[k]], mix))
             else:
-                begin = times[position] if times else 0
-                spans.append(_Span(event, begin, Mix(event.length)))
-        position = places[-1] if places else position
-    outer = [s for s in spans if s.event.type == _OP]
-    kept = [s for s in spans if s.event.type == _OP or not any(_within(s, o) for o in outer)]
-    return sorted(kept, key=lambda s: s.begin)
+                inner.append(_Span(event, begin, Mix(event.length)))
+        start = places[-1] if places else start
+    kept = [s for s in inner if not any(_within(s, o) for o in outer)]
+    return sorted([*outer, *kept], key=lambda s: s.begin)
+
+
+def _between(clocks: Sequence[Mix], first: int, last: int) -> Mix:
+    """Counts between two looks at the clock, without what the looks take themselves."""
+    return (clocks[last] - clocks[first]).less(clocks[1] - clocks[0], last - first)
 
 
 def _within(span: _Span, outer: _Span) -> bool:

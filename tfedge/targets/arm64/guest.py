@@ -52,10 +52,10 @@ class Mix:
         pairs = zip(self.values, other.values, strict=True)
         return Mix(*(a - b for a, b in pairs))
 
-    def __add__(self, other: Mix) -> Mix:
-        """Both together."""
+    def less(self, other: Mix, times: int) -> Mix:
+        """Without some times another count, nowhere below 0."""
         pairs = zip(self.values, other.values, strict=True)
-        return Mix(*(a + b for a, b in pairs))
+        return Mix(*(max(0, a - times * b) for a, b in pairs))
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -99,7 +99,8 @@ class Reply:
 
     Attributes:
         inferences: Counts of each inference, in order.
-        clocks: Counts at each look at the clock during the profiled inference.
+        clocks: Counts at each look at the clock of the profiled inference. Two that follow each
+            other come first: they lie as far apart as a look takes.
         events: The profile; empty where none was asked for.
         ends: Outputs, in the order of `outputs`.
         outputs: Bytes of the outputs, one inference after another.

@@ -7,7 +7,6 @@ part in a count.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -148,10 +147,9 @@ def set_up() -> tuple[Installation, bool]:
     Raises:
         TargetError: It cannot be made; the message says what is needed.
     """
-    with contextlib.suppress(TargetError):
-        found = find()
-        if _intact(found):
-            return found, False
+    found = _there()
+    if found is not None:
+        return found, False
     why = problem()
     if why:
         raise TargetError("the arm64 emulator cannot be set up", why)
@@ -167,6 +165,9 @@ def set_up() -> tuple[Installation, bool]:
         raise TargetError(what, str(error), _ELSEWHERE) from error
     try:
         manifest = _build(building)
+        found = _there()
+        if found is not None:  # Another process made it meanwhile, and may be using it.
+            return found, False
         _replace(building, place)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -205,9 +206,15 @@ def _key() -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def _intact(found: Installation) -> bool:
+def _there() -> Installation | None:
+    """The set-up, where it is there and its files are those of its manifest."""
+    try:
+        found = find()
+    except TargetError:
+        return None
     files = found.manifest["files"]
-    return all(_sha256(found.folder / name) == digest for name, digest in files.items())
+    intact = all(_sha256(found.folder / name) == digest for name, digest in files.items())
+    return found if intact else None
 
 
 def _sha256(path: Path) -> str:

@@ -41,7 +41,7 @@ void *mmap(void *, size_t, int, int, int, long);
 long syscall(long, ...);
 void *memcpy(void *, const void *, size_t);
 
-enum { MARK = 10007, CLOCK = 10008, CLOCK_GETTIME = 113, BEFORE = 1000000, AFTER = 2000000 };
+enum { MARK = 10007, CLOCK = 10008, CLOCK_GETTIME = 113, CLOCK_ONCE = 1, BEFORE = 1000000, AFTER = 2000000 };
 enum { CPU = 1, READ = 0, WRITE = 1, NOW = 2, PAGE = 4096, SHARED = 1, MOST_SIZES = 8 };
 
 typedef struct {
@@ -244,6 +244,7 @@ int main(int count, char **words) {
   FILE *given, *made;
   int k, runs, profiled, shared;
   void *memory;
+  struct seconds time;
   if (count != 8) return 2;
   runs = atoi(words[5]);
   profiled = atoi(words[6]);
@@ -277,6 +278,8 @@ int main(int count, char **words) {
     CALL(CompiledModelGetProfiler, (handle, handle *), compiled, &profiler);
     fill(in, ins, given);
     counter = memory;
+    clock_gettime(CLOCK_ONCE, &time); /* twice: what a look at the clock takes itself */
+    clock_gettime(CLOCK_ONCE, &time);
     CALL(StartProfiler, (handle), profiler);
     run(compiled, ins, in_buffers, outs, out_buffers);
     CALL(StopProfiler, (handle), profiler);

@@ -150,7 +150,9 @@ class Arm64Target:
         file = self._file("the file", data)
         total, reply = file.count(1), file.profile()
         rows = op_costs(data, reply.events, reply.clocks)
-        rest = total.instructions - sum(row.mix.instructions for row in rows)
+        rest = total
+        for row in rows:
+            rest = rest.less(row.mix, 1)
         plain = any(row.mix == Mix(row.mix.instructions) for row in rows)
         note = "Some ops could not be found in the counts: their classes are missing"
         return Costs(self.name, total, rows, rest, note if plain else "")

@@ -1,0 +1,93 @@
+"""Lists the targets, and makes or removes what one needs.
+
+    tfedge target list
+    tfedge target setup arm64
+    tfedge target remove arm64
+
+The arm64 targets run real aarch64 kernels under an emulator and count instructions. Their set-up
+needs Debian on x86_64 and no root: it fetches Debian's packages and the runtime's aarch64 wheel
+into $TFEDGE_ARM64, or tfedge/arm64 in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from tfedge.cli.output import check_folder, show, write_json
+from tfedge.errors import InputError, did_you_mean
+
+REQUIRED = ()
+ACTIONS = ("list", "setup", "remove")
+KINDS = ("arm64",)
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags."""
+    flags.DEFINE_list("do", [], "What to do (or as the arguments).", flag_values=values)
+    flags.DEFINE_string(
+        "json", None, "Write the result here; - for standard output.", flag_values=values
+    )
+
+
+def take_rest(values: flags.FlagValues, rest: Sequence[str]) -> None:
+    """Takes the action and its target as arguments."""
+    values.do = list(rest)
+
+
+def run(values: flags.FlagValues) -> None:
+    """Does it, and says what was done."""
+    action, *rest = values.do or ["list"]
+    if action not in ACTIONS:
+        raise InputError("unknown action", f"'{action}'", did_you_mean(action, ACTIONS))
+    wanted = 0 if action == "list" else 1
+    if len(rest) != wanted or any(kind not in KINDS for kind in rest):
+        found = " ".join(values.do)
+        fix = f"Write: tfedge target {action}" + (" arm64" if wanted else "")
+        raise InputError(f"target {action} takes {'a target' if wanted else 'nothing else'}",
+                         found, fix)  # fmt: skip
+    check_folder(values.json)
+    result, text = {"list": _list, "setup": _set_up, "remove": _remove}[action]()
+    write_json(values.json, result)
+    show(text, values.json)
+
+
+def _list() -> tuple[Any, Any]:
+    from tfedge.report.table import plain_table
+    from tfedge.targets import TARGETS, get_target
+    from tfedge.targets.arm64 import installation
+
+    emulator = installation.state()
+    rows = [
+        {
+            "target": name,
+            "source": get_target(name).source,
+            "state": emulator if name.startswith("arm64:") else "ready",
+        }
+        for name in TARGETS
+    ]
+    table = plain_table("", ["target", "source", "state"], [list(row.values()) for row in rows])
+    return rows, table
+
+
+def _set_up() -> tuple[Any, str]:
+    from tfedge.targets.arm64 import installation
+
+    found, made = installation.set_up()
+    facts = {"folder": str(found.folder), "made": made, **found.manifest}
+    seconds = found.manifest["seconds"]
+    size = sum(package["bytes"] for package in found.manifest["packages"]) / 1e6
+    what = f"{len(found.manifest['packages'])} packages, {size:.0f} MB, LiteRT "
+    what += str(found.manifest["runtime"])
+    done = f"made in {seconds:g} s" if made else "was there; its files are intact"
+    return facts, f"arm64 {done}: {found.folder} ({what})"
+
+
+def _remove() -> tuple[Any, str]:
+    from tfedge.targets.arm64 import installation
+
+    place, removed = str(installation.folder()), installation.remove()
+    facts = {"folder": place, "removed": removed}
+    return facts, f"removed {place}" if removed else f"there was nothing at {place}"
