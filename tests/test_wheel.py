@@ -68,5 +68,7 @@ def test_every_command_from_another_folder(place):
     assert "FULLY_CONNECTED" in tfedge("inspect", "--model=q.tflite").stdout
     tfedge("compress", "--recipe=r.yaml", "--workdir=w", "--model=m.keras", "--data=d.npz")
     assert json.loads((place / "c.json").read_text())
+    assert "arm64:cortex-a53" in tfedge("target", "list").stdout
+    assert list(place.glob("env/lib/python*/site-packages/tfedge/targets/arm64/mix.c"))
     assert (place / "w" / "report.html").stat().st_size > 100_000
     assert len((place / "w" / "records.jsonl").read_text().splitlines()) >= 5

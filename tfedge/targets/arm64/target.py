@@ -21,8 +21,9 @@ from tfedge.tflite.delegation import views, why_not
 from tfedge.tflite.ends import Ends, end_specs
 from tfedge.tflite.tensors import TensorSpec
 
-COUNTED = 3
-"""Inferences that are counted at most, after a first one that is not: they repeat exactly."""
+WARM_UP, COUNTED = 2, 3
+"""Inferences before those that count: they allocate. And how many are counted at most: all give
+the same, but for a few instructions here and there for memory."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Arm64Target:
 
         Args:
             models: Files by name.
-            runs: Inferences to count; more than `COUNTED` are not, since all give the same count.
+            runs: Inferences to count; more than `COUNTED` are not, since all give the same.
             threads: Must be 1: instructions of several threads depend on how they meet.
 
         Returns:
@@ -198,9 +199,9 @@ class _File(Ends):
             yield {name: found[name] for name in specs}
 
     def count(self, runs: int) -> Mix:
-        """The least counts of some inferences after a first one, on random inputs."""
-        reply = self._ask([self._packed(random_inputs(self.inputs))] * (runs + 1))
-        return min(reply.inferences[1:], key=lambda mix: mix.instructions)
+        """The least counts of some inferences after the first ones, on random inputs."""
+        reply = self._ask([self._packed(random_inputs(self.inputs))] * (WARM_UP + runs))
+        return min(reply.inferences[WARM_UP:], key=lambda mix: mix.instructions)
 
     def profile(self) -> Reply:
         """A profiled inference on random inputs."""
