@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from tests import emulator, tflite_files
+from tfedge import convert
+from tfedge._keras import keras
 from tfedge.bench import count_ops, measure
 from tfedge.cli.main import main
 from tfedge.errors import InputError, TargetError
@@ -76,7 +78,9 @@ def test_kernels_are_aligned_with_ops_in_order():
     kernels = ["Convert (NC)", "Convolution (NHWC, F32) IGEMM", "Convolution (NHWC, QC8) DWConv"]
     kernels += ["Fully Connected (NC, F32) GEMM", "Sigmoid (NC)", "Copy (NC, X8)", "ELU (NC)"]
     assert align(ops, kernels) == [None, 0, 1, 3, 4, None, 5]
-    assert align(["CONV_2D"], ["Convolution (NHWC, QC8) DWConv"]) == [None]
+    # A 1x1 convolution may be a matrix product, a function of 8-bit codes a table.
+    kernels = ["Fully Connected (NC, F32) GEMM", "Invalid Unary Op", "Clamp (NC)"]
+    assert align(["CONV_2D", "LOGISTIC", "ADD"], kernels) == [0, 1, None]
     assert align([], ["Add"]) == [None] and align(["ADD"], []) == []
 
 
@@ -96,7 +100,7 @@ def test_events_get_the_counts_between_the_looks_at_the_clock():
     # A look takes 10 instructions and 5 loads; 0 to 1 measures it.
     assert [(r.index, r.op) for r in rows] == [(0, "RESHAPE"), (1, "CONV_2D"), (3, "MEAN")]
     assert [r.mix for r in rows] == [Mix(30, 15), Mix(20, 10), Mix(80, 40)]
-    assert outside([*inside, outer]) == {0} and partitions([*inside, *inside]) == 2
+    assert outside([*inside, outer]) == {0} and partitions(inside, clocks) == 1
     lost = op_costs(data, [Event(8, 0, 0, 0, 31, "Convolution (NHWC, QC8) IGEMM")], clocks)
     assert [r.mix for r in lost] == [Mix(31)]
 
@@ -222,6 +226,19 @@ def test_float_files_agree_and_are_delegated_as_on_the_host(real):
     host, arm = measure(data, target=["host", "arm64:cortex-a72"], runs=2)
     assert (host.delegated_ops, host.total_ops) == (arm.delegated_ops, arm.total_ops)
     assert arm.min_ms is arm.p50_ms is None and arm.source == "emulated" and arm.isa
+
+
+@pytest.mark.slow
+def test_what_runs_in_a_loop_belongs_to_the_loop(real):
+    x = keras.Input((6, 4), name="x")
+    net = keras.Model(x, keras.layers.Dense(3, name="d")(keras.layers.SimpleRNN(5, name="r")(x)))
+    file = convert(net, "float32")
+    costs = get_target("arm64:cortex-a53").costs(file.data)
+    (loop,) = [row for row in costs.ops if row.op == "WHILE"]
+    assert loop.layer == "r" and loop.mix.instructions > 0.7 * costs.total.instructions
+    assert sum("Fully" in row.kernel for row in costs.ops) == 1
+    host, arm = measure(file, target=["host", "arm64:cortex-a53"], runs=1)
+    assert (arm.delegated_ops, arm.partitions) == (host.delegated_ops, host.partitions)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "AVERAGE_POOL_2D": ("averagepooling", "globalaverage", "mean"),
     "BATCH_MATMUL": ("batchmatrixmultiply",),
     "CONCATENATION": ("concatenate", "copy"),
-    "CONV_2D": ("convolution",),
+    "CONV_2D": ("convolution", "fullyconnected"),
     "DEPTHWISE_CONV_2D": ("convolution",),
     "DEQUANTIZE": ("convert",),
     "EXPAND_DIMS": ("staticreshape", "copy"),
@@ -49,6 +49,13 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "TRANSPOSE_CONV": ("deconvolution",),
 }
 """Beginnings of XNNPACK's names, letters only; an op that is not here has its own name there."""
+
+_TABLE = "invalidunaryop"
+_BY_TABLE = frozenset(
+    ("ABS", "COS", "ELU", "EXP", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC", "RSQRT")
+    + ("SIN", "SQRT", "SQUARE", "TANH")
+)
+"""Functions that XNNPACK looks up in a table for 8-bit codes; it has no name for that kernel."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ class _Span:
     event: Event
     begin: int
     mix: Mix
+    partition: int = -1
 
 
 def outside(events: Sequence[Event]) -> set[int]:
@@ -103,9 +111,9 @@ def outside(events: Sequence[Event]) -> set[int]:
     return {e.index for e in events if e.type == _OP and e.subgraph == 0}
 
 
-def partitions(events: Sequence[Event]) -> int:
-    """How many times the delegate was entered."""
-    return len(_runs([e for e in events if e.type == _INSIDE]))
+def partitions(events: Sequence[Event], clocks: Sequence[Mix]) -> int:
+    """How many times the delegate was entered in the main subgraph; see `op_costs`."""
+    return len({span.partition for span in _spans(events, clocks)} - {-1})
 
 
 def op_costs(data: bytes, events: Sequence[Event], clocks: Sequence[Mix]) -> tuple[OpCost, ...]:
@@ -161,15 +169,15 @@ def _spans(events: Sequence[Event], clocks: Sequence[Mix]) -> list[_Span]:
             mix = _between(clocks, first, last) if known else Mix(event.length)  # type: ignore[arg-type]
             outer.append(_Span(event, event.start, mix))
     inner, start = [], 0
-    for run in _runs([e for e in events if e.type == _INSIDE]):
+    for number, run in enumerate(_runs([e for e in events if e.type == _INSIDE])):
         places = _places([e.length for e in run], times, start)
         begin = times[start] if times else 0
         for k, event in enumerate(run):
             if places:
                 mix = _between(clocks, places[k], places[k + 1])
-                inner.append(_Span(event, times[places[k]], mix))
+                inner.append(_Span(event, times[places[k]], mix, number))
             else:
-                inner.append(_Span(event, begin, Mix(event.length)))
+                inner.append(_Span(event, begin, Mix(event.length), number))
         start = places[-1] if places else start
     kept = [s for s in inner if not any(_within(s, o) for o in outer)]
     return sorted([*outer, *kept], key=lambda s: s.begin)
@@ -239,7 +247,4 @@ def align(ops: Sequence[str], kernels: Sequence[str]) -> list[int | None]:
 def _same(op: str, kernel: str) -> bool:
     letters = "".join(c for c in kernel.partition("(")[0].lower() if c.isalpha())
     begins = _NAMES.get(op, (op.replace("_", "").lower(),))
-    if not letters.startswith(begins):
-        return False
-    # A convolution by depth may run as a general one, never the other way.
-    return not (op == "CONV_2D" and kernel.endswith("DWConv"))
+    return letters.startswith(begins) or (op in _BY_TABLE and letters.startswith(_TABLE))

@@ -134,7 +134,7 @@ class Arm64Target:
             instructions=total.instructions,
             delegated_ops=ops - len(outside(reply.events)),
             total_ops=ops,
-            partitions=partitions(reply.events),
+            partitions=partitions(reply.events, reply.clocks),
             isa=CPUS[self.cpu].isa,
         )
 
@@ -154,9 +154,7 @@ class Arm64Target:
         rest = total
         for row in rows:
             rest = rest.less(row.mix, 1)
-        plain = any(row.mix == Mix(row.mix.instructions) for row in rows)
-        note = "Some ops could not be found in the counts: their classes are missing"
-        return Costs(self.name, total, rows, rest, note if plain else "")
+        return Costs(self.name, total, rows, rest, _note(total, [row.mix for row in rows]))
 
     def _file(self, who: str, data: bytes) -> _File:
         return _File(self, who, data)
@@ -226,6 +224,17 @@ class _File(Ends):
             if "did not end" in error.what:
                 what = f"{self._who} did not finish within {place.timeout_s:g} s on {place.name}"
             raise TargetError(what, error.found, error.fix) from error
+
+
+def _note(total: Mix, rows: list[Mix]) -> str:
+    notes = []
+    if any(mix == Mix(mix.instructions) for mix in rows):
+        notes.append("Some ops could not be found in the counts: their classes are missing.")
+    inside = sum(mix.instructions for mix in rows)
+    if inside > total.instructions:
+        more = inside - total.instructions
+        notes.append(f"The ops hold {more:,} instructions of the profiler itself, or more.")
+    return " ".join(notes)
 
 
 def _details(graph: Any, numbers: Any) -> list[dict[str, Any]]:
