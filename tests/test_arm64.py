@@ -10,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests import emulator, tflite_files
-from tfedge import convert
+from tests.doctor_files import Net
+from tfedge import convert, doctor
 from tfedge._keras import keras
 from tfedge.bench import count_ops, measure
 from tfedge.cli.main import main
 from tfedge.errors import InputError, TargetError
+from tfedge.report.checkup import checkup_tables
 from tfedge.report.costs import costs_table
 from tfedge.report.table import timing_table
 from tfedge.targets import TARGETS, get_target
@@ -281,6 +284,26 @@ def test_wrong_input_is_told(real):
 
 
 @pytest.mark.slow
+def test_the_doctor_judges_by_instructions(real):
+    net = Net()
+    x, h = net.input((1, 40), "int8", 0.1), net.tensor((1, 40), "float32")
+    q, y = net.tensor((1, 40), "int8", 0.1), net.tensor((1, 40), "int8", 0.2)
+    net.op("DEQUANTIZE", [x], [h])
+    net.op("QUANTIZE", [h], [q])
+    net.op("ADD", [q, q], [y])
+    found = doctor(net.write(y), fix=True, target="arm64:cortex-a53")
+    assert found.before.total_us is None and "counts instructions" in found.before.notes[-1]
+    (kept,) = [report for report in found.fixes if report.kept]
+    assert kept.name == "quantize_pairs"
+    before, after = found.timing
+    assert after.instructions < before.instructions
+    console = Console(width=300, file=io.StringIO(), record=True)
+    console.print(checkup_tables(found.before, found.fixes, found.timing))
+    text = console.export_text()
+    assert f"{before.instructions:,} -> {after.instructions:,} instructions" in text
+
+
+@pytest.mark.slow
 def test_no_name_is_taken_for_a_command(real, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = "--x;touch hacked $(touch hacked) `touch hacked`,out=hacked\n.tflite"
@@ -295,8 +318,6 @@ def test_no_name_is_taken_for_a_command(real, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_tables_keep_sources_apart(real):
-    from rich.console import Console
-
     files = [tflite_files.file("image", k) for k in ("float", "int8")]
     timings = measure(files, target=["host", "arm64:cortex-a76"], runs=2)
     console = Console(width=200, record=True, file=io.StringIO())
