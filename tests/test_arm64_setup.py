@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests import tflite_files
+from tfedge.bench import measure
 from tfedge.errors import TargetError
 from tfedge.targets import get_target
 from tfedge.targets.arm64 import installation, packages
@@ -139,6 +140,8 @@ def test_what_the_set_up_needs_is_said(pretended, monkeypatch):
             installation.set_up()
         with pytest.raises(TargetError, match="not set up.*cannot be made here.*needs Linux"):
             get_target("arm64:cortex-a53").check(tflite_files.file("two", "int8"))
+    with pytest.raises(TargetError, match="not set up.*Run: tfedge target setup arm64"):
+        measure(tflite_files.file("two"), target=["host", "arm64:cortex-a53"])
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(pretended))
         with pytest.raises(TargetError, match="needs Debian's apt-get and dpkg-deb"):

@@ -128,7 +128,17 @@ def test_importing_tfedge_is_cheap():
 
 
 @pytest.mark.parametrize(
-    "name", ["tflite", "targets", "bench", "report", "recipe", "data", "targets.host_worker"]
+    "name",
+    [
+        "tflite",
+        "targets",
+        "bench",
+        "report",
+        "recipe",
+        "data",
+        "targets.host_worker",
+        "targets.arm64.target",
+    ],
 )
 def test_the_device_side_needs_no_tensorflow(name):
     heavy = {"tensorflow", "tf_keras"}

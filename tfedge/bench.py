@@ -60,6 +60,8 @@ def measure(
     for position, model in enumerate(given):
         name, data = _named(model, position)
         files[_free_name(name, files)] = data
+    for place in places:
+        place.prepare(threads)
     return [timing for place in places for timing in place.time(files, runs, threads)]
 
 

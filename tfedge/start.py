@@ -95,7 +95,8 @@ def check_names(recipe: Recipe) -> None:
     """Looks up every name of the recipe that is not part of its grammar.
 
     Raises:
-        TfedgeError: An unknown importance or target, or a teacher that is not there.
+        TfedgeError: An unknown importance, a target that is unknown or not set up, or a teacher
+            that is not there.
     """
     from tfedge.targets import get_target
 
@@ -104,7 +105,7 @@ def check_names(recipe: Recipe) -> None:
             stages.check_importance(spec.importance)
         if isinstance(spec, BenchmarkSpec):
             for name in spec.targets:
-                get_target(name)
+                get_target(name).prepare(spec.threads)
         for name in spec.teacher if isinstance(spec, DistillSpec) else ():
             if name != "baseline" and not Path(name).exists():
                 raise InputError("there is no such teacher", f"'{name}'", "Check the path")

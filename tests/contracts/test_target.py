@@ -27,6 +27,9 @@ def target(request):
 def test_it_is_a_target(target):
     assert isinstance(target, Target)
     assert target.name in TARGETS and target.source in SOURCES
+    target.prepare()
+    with pytest.raises(InputError):
+        target.prepare(0)
 
 
 def stored(name, kind, count):

@@ -53,6 +53,18 @@ class Target(Protocol):
         """Kind of its numbers: "measured", "simulated" or "emulated"."""
         ...
 
+    def prepare(self, threads: int = 1) -> None:
+        """Finds out, before any work, whether the target can be used.
+
+        Args:
+            threads: Threads that `time` will be asked for.
+
+        Raises:
+            InputError: The target cannot use that many threads.
+            TargetError: It cannot be reached, or is not set up; the message says what to do.
+        """
+        ...
+
     def check(self, data: bytes) -> list[Violation]:
         """Says what of a file the target does not take; empty where all is well.
 

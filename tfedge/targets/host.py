@@ -46,6 +46,18 @@ class HostTarget:
         """Its word on the command line and in records."""
         return "host:amx" if self.amx else "host"
 
+    def prepare(self, threads: int = 1) -> None:
+        """This machine is always there.
+
+        Args:
+            threads: Threads that will be asked for.
+
+        Raises:
+            InputError: They are below 1.
+        """
+        if threads < 1:
+            raise InputError("threads must be at least 1", str(threads))
+
     def check(self, data: bytes) -> list[Violation]:
         """Says whether the file runs, and which ops XNNPACK leaves to slower kernels.
 

@@ -52,6 +52,20 @@ class Arm64Target:
         """Its word on the command line and in records."""
         return f"arm64:{self.cpu}"
 
+    def prepare(self, threads: int = 1) -> None:
+        """Finds the emulator.
+
+        Args:
+            threads: Must be 1: instructions of several threads depend on how they meet.
+
+        Raises:
+            InputError: More threads, or fewer.
+            TargetError: The emulator is not set up; the message says how, or what that needs.
+        """
+        if threads != 1:
+            raise InputError(f"{self.name} counts one thread", f"{threads} threads")
+        find()
+
     def check(self, data: bytes) -> list[Violation]:
         """Runs the file there once, and says which ops XNNPACK leaves to slower kernels.
 
@@ -63,7 +77,7 @@ class Arm64Target:
             TargetError: The emulator is not set up.
         """
         model = flatbuffer.read(data)
-        find()
+        self.prepare()
         try:
             reply = self._file("the file", data).profile()
         except TargetError as error:
@@ -97,7 +111,7 @@ class Arm64Target:
         Args:
             models: Files by name.
             runs: Inferences to count; more than `COUNTED` are not, since all give the same.
-            threads: Must be 1: instructions of several threads depend on how they meet.
+            threads: Must be 1.
 
         Returns:
             One Timing per file, in order, with `instructions` and without times; `runs` is how
@@ -110,8 +124,7 @@ class Arm64Target:
         """
         if runs < 1 or threads < 1:
             raise InputError("runs and threads must be at least 1", f"{runs} and {threads}")
-        if threads > 1:
-            raise InputError(f"{self.name} counts one thread", f"{threads} threads")
+        self.prepare(threads)
         files = {n: self._file(f"model '{n}'", data) for n, data in models.items()}
         found = [self._timing(name, file, min(runs, COUNTED)) for name, file in files.items()]
         if len(found) < 2:
