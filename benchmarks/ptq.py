@@ -8,7 +8,8 @@ Quantizer's static_wi8_ai8 of the float32 file; needs `pip install ai-edge-quant
 `min_max` (tfedge.convert), `default` (ptq="default"), `gptq` and `adaround` (the same with
 rounding), `synthetic` (default steps on made-up data); and `w4a8/...` for 4-bit weights. Columns:
 accuracy of the file on all test images, seconds, peak memory above what the imports took, time of
-an inference (one thread, CPU time). The summary compares each with the best peer by McNemar's exact test.
+an inference (one thread, CPU time). The summary compares each with the best peer by McNemar's exact
+test.
 """
 
 from __future__ import annotations
