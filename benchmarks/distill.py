@@ -55,7 +55,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     },
 }
 STEPS = "TFEDGE_BENCH_STEPS"
-COST_ROUNDS, COST_STEPS = 7, 60
+COST_ROUNDS, COST_STEPS = 7, 25
 
 
 def measure(row: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Whether trained quantize-aware models agree with their files, op by op and at the logits.
 
-    python benchmarks/qat_agreement.py [--cifar10 FOLDER] [--only DATA/SCHEME] [--force]
+    python benchmarks/qat_agreement.py [--cifar10 FOLDER] [--only MODEL/SCHEME] [--force]
 
 The kept baselines (benchmarks/baselines.py), ranges calibrated on 256 training images and trained
-for one epoch. One row a data set and scheme, under each kind of kernels: of each op alone, fed the
+for one epoch. One row a model and scheme, under each kind of kernels: of each op alone, fed the
 file's own codes (8 test images), the share of elements within one step of the simulation (the least
 of all ops), and of equal codes; at the logits of 2,000 test images the shares within one and two
 steps, the largest distance, and how often the best class is the same; accuracy of both.
@@ -20,7 +20,13 @@ import image_data
 import numpy as np
 import rows
 
-DATA = {"fashion_mnist": "resnet8", "cifar10": "resnet8_cifar10"}
+# Name in benchmarks/baselines/ -> its data.
+MODELS = {
+    "resnet8": "fashion_mnist",
+    "resnet8_cifar10": "cifar10",
+    "mobilenet_v2_035_cifar10": "cifar10",
+    "resnet20_cifar10": "cifar10",
+}
 SCHEMES = ("w8a8", "w8a16", "w4a8")
 KERNELS = ("xnnpack", "builtin", "reference")
 IMAGES, OP_IMAGES, RATE = 2000, 8, 2e-4
@@ -31,9 +37,9 @@ def measure(row: str) -> dict[str, Any]:
     import tfedge
     from tfedge._keras import keras
 
-    data, scheme = row.split("/")
+    name, scheme = row.split("/")
     keras.utils.set_random_seed(0)
-    aware, task = trained(data, scheme)
+    aware, task = trained(name, scheme)
     file = tfedge.convert(aware, scheme)
     x, y = images(task)
     want = aware.predict(x, batch_size=250, verbose=0)
@@ -72,7 +78,7 @@ def _logits(
     }
 
 
-def trained(data: str, scheme: str) -> tuple[Any, Any]:
+def trained(name: str, scheme: str) -> tuple[Any, Any]:
     """The quantize-aware baseline after an epoch, and its task."""
     import warnings
 
@@ -80,8 +86,8 @@ def trained(data: str, scheme: str) -> tuple[Any, Any]:
 
     from tfedge import quant, train
 
-    model = load_baseline(DATA[data])
-    task = image_data.task(data, model)
+    model = load_baseline(name)
+    task = image_data.task(MODELS[name], model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", quant.QuantizationWarning)
         aware = quant.quantize_aware(model, scheme, task.calibration(256))
@@ -104,8 +110,8 @@ def main() -> None:
     sys.argv[1:] = rest
     if own.cifar10:
         os.environ[image_data.CIFAR10] = own.cifar10
-    known = [d for d in DATA if image_data.is_there(d)]
-    names = [f"{d}/{s}" for d in known for s in SCHEMES]
+    known = [m for m, data in MODELS.items() if image_data.is_there(data)]
+    names = [f"{m}/{s}" for m in known for s in SCHEMES]
     rows.main("qat_agreement", names, measure, __doc__ or "")
 
 

@@ -16,10 +16,10 @@ from tfedge.mixed.survey import Survey
 from tfedge.mixed.units import network_of
 from tfedge.quant import quantize_aware
 from tfedge.tflite import flatbuffer
-from tfedge.tflite.half import store_half
 from tfedge.tflite.interpreter import Interpreter
 from tfedge.tflite.rewrite import compact
 from tfedge.tflite.single import requantization, single_op
+from tfedge.tflite.stored import store_half
 
 pytestmark = pytest.mark.filterwarnings("ignore::tfedge.quant.QuantizationWarning")
 L = keras.layers

@@ -12,7 +12,12 @@ from tfedge.models import MODELS
 
 @pytest.mark.parametrize(
     ("name", "low", "high"),
-    [("resnet8", 77e3, 80e3), ("resnet20", 265e3, 280e3), ("mobilenet_v2_035", 3.9e5, 4.4e5)],
+    [
+        ("resnet8", 77e3, 80e3),
+        ("resnet20", 265e3, 280e3),
+        ("mobilenet_v2_035", 3.9e5, 4.4e5),
+        ("efficientnet_small", 4.5e5, 4.8e5),
+    ],
 )
 def test_size_and_outputs(name, low, high):
     model = MODELS[name]()

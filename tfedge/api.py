@@ -97,7 +97,7 @@ def convert(
             there are none: "synthetic:64" makes samples up from the model's batch norms (see
             `quant.synthesize`). With 16-bit activations they also bound the sums of ops that no
             proof lets run in 32 bits, those of a quantize-aware model too.
-        io: "int" (int8 or int16 inputs and outputs) or "float".
+        io: "int" (int8 or int16 inputs and outputs), "float", or "uint8" (of 8-bit files).
         batch: Samples per inference of the file.
         overrides: Scheme by layer name or regular expression, "float" among them, for a float
             model under a full-integer scheme (see `quant.quantize_aware`). A quantize-aware model

@@ -29,8 +29,13 @@ from tfedge.quantized import (
 )
 from tfedge.schemes import QuantScheme, get_scheme
 from tfedge.tflite import channel_scales, flatbuffer, int16_bias, rewrite, standins
+from tfedge.tflite.stored import HYBRID_OPS, widen_weights
+from tfedge.tflite.unsigned import unsigned_ends
 
-IO = ("int", "float")
+IO = ("int", "float", "uint8")
+# XNNPACK has no depthwise convolution with int8 weights and float activations; in float32 it is
+# faster than the runtime's own kernel by far.
+_WIDENED = {"w8_dynamic": ("DEPTHWISE_CONV_2D",), "w8_weight_only": tuple(HYBRID_OPS)}
 _INPUT, _OUTPUT = "tfedge_input_{}", "tfedge_output_{}"
 
 
@@ -138,7 +143,8 @@ def lower(
         calibration: Data as `data.as_batches` takes them; needed for w8a8 and w8a16 of a float
             model, refused where it would not be used.
         io: "int": inputs and outputs hold the file's integers (int8 for w8a8, int16 for w8a16);
-            "float": float32, quantized inside. Without meaning for float schemes.
+            "float": float32, quantized inside; "uint8": the int8 codes plus 128. Without meaning
+            for float schemes.
         batch: Samples per inference; every other free axis must have been declared.
 
     Returns:
@@ -152,7 +158,9 @@ def lower(
     """
     spec = get_scheme(scheme)
     if io not in IO:
-        raise InputError("io must be 'int' or 'float'", repr(io))
+        raise InputError(f"io must be one of: {', '.join(IO)}", repr(io))
+    if io == "uint8" and spec.full_integer and spec.activation_bits != 8:
+        raise InputError("uint8 ends are for files with 8-bit activations", f"'{spec.name}'")
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise InputError("batch must be a whole number of at least 1", repr(batch))
     source = source_of(model)
@@ -344,8 +352,12 @@ def _finish(
         standins.restore_concatenations(model, CONCAT_SCOPE)
         standins.remove_boundaries(model, BOUNDARY_SCOPE)
         rewrite.merge_requantizations(model)
-    if spec.full_integer and io == "int":
+    if spec.full_integer and io != "float":
         rewrite.strip_float_io(model)
+    if spec.full_integer and io == "uint8":
+        unsigned_ends(model)
+    if spec.name in _WIDENED:
+        widen_weights(model, _WIDENED[spec.name])
     if spec.activation_bits == 16 or len(source.schemes) > 1:
         int16_bias.fit_int16_biases(model)
     rewrite.rename_layers(model, source.renamed)

@@ -64,7 +64,16 @@ SCHEMES: dict[str, QuantScheme] = {
             32,
             False,
             False,
-            "int8 weights, float activations quantized on the fly where a kernel exists",
+            "int8 weights, float activations quantized on the fly where a kernel exists (depthwise "
+            "convolutions compute in float32, which is faster)",
+        ),
+        QuantScheme(
+            "w8_weight_only",
+            8,
+            32,
+            False,
+            False,
+            "int8 weights, float32 arithmetic: a quarter of the bytes at float32's speed",
         ),
         QuantScheme(
             "float16", 16, 32, False, False, "float16 storage, float32 arithmetic on a CPU"

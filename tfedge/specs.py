@@ -298,7 +298,7 @@ class ConvertSpec(StageSpec):
         schemes: Schemes of the final model.
         baseline: Schemes of the baseline, for the rows that it is compared with.
         stages: Write a float32 file of every stage between as well.
-        io: "int" or "float": inputs and outputs of full-integer files.
+        io: "int", "float" or "uint8": inputs and outputs of full-integer files.
         batch: Samples per inference of the files.
         calibration: Number of training samples for ranges (schemes without QAT).
         ptq: Steps of post-training quantization (schemes without QAT), as `tfedge.convert` has.
@@ -313,7 +313,7 @@ class ConvertSpec(StageSpec):
     )
     baseline: tuple[str, ...] = keys.words(("float32", "float16", "w8_dynamic", "w8a8"), SCHEMES)
     stages: bool = keys.flag(True)
-    io: str = keys.choice("int", ("int", "float"))
+    io: str = keys.choice("int", ("int", "float", "uint8"))
     batch: int = keys.number(1, 1, whole=True)
     calibration: int = keys.number(256, 1, whole=True)
     ptq: tuple[str, ...] = keys.words((), keys.PTQ_STEPS)

@@ -45,7 +45,11 @@ def define(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_enum(
-        "io", "int", ["int", "float"], "Inputs and outputs of integer files.", flag_values=values
+        "io",
+        "int",
+        ["int", "float", "uint8"],
+        "Inputs and outputs of integer files.",
+        flag_values=values,
     )
     flags.DEFINE_enum(
         "cpu", "x86_64", list(CPUS), "What w8a16 files are written for.", flag_values=values

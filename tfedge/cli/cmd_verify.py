@@ -5,9 +5,13 @@ With --ops each op of the file alone is compared with its simulation, both fed t
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from absl import flags
 
 from tfedge.cli.output import check_folder, show, write_json
+from tfedge.errors import InputError
+from tfedge.files import write_atomic
 from tfedge.record import Drift, OpAgreement
 
 REQUIRED = ("model", "tflite", "data")
@@ -27,11 +31,15 @@ def define(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     string("json", None, "Write the result here; - for standard output.", flag_values=values)
+    string("plot", None, "Draw the layers' differences here (.svg).", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
     """Compares and prints the differences."""
     check_folder(values.json)
+    check_folder(values.plot)
+    if values.plot and values.ops:
+        raise InputError("--plot draws layers and --ops compares ops", "both", "Leave one out")
     from tfedge import api
     from tfedge.progress import working
     from tfedge.tflite import TFLiteModel
@@ -49,6 +57,11 @@ def run(values: flags.FlagValues) -> None:
         drift = api.verify(api.load_model(values.model), file, values.data)
     write_json(values.json, drift)
     show_drift(drift, values.json)
+    if values.plot:
+        from tfedge.report.drift_plot import drift_svg
+
+        title = f"{Path(values.tflite).name} against {Path(values.model).name}"
+        write_atomic(values.plot, drift_svg(drift, title).encode())
 
 
 def show_drift(drift: Drift, json_path: str | None) -> None:

@@ -29,10 +29,10 @@ from tfedge.quant.ranges import input_specs
 from tfedge.quantized import is_quantized
 from tfedge.schemes import SCHEMES
 from tfedge.tflite import TFLiteModel, certify, check_runs, flatbuffer
-from tfedge.tflite.half import store_half
 from tfedge.tflite.interpreter import Interpreter
 from tfedge.tflite.layers import op_layers
 from tfedge.tflite.rewrite import compact
+from tfedge.tflite.stored import store_half
 
 CANDIDATES = ("w8a8", "w4a8", "w8a16", "float16", "float32")
 """Schemes that a unit may get."""

@@ -79,7 +79,7 @@ def require_integer(
     scheme: str | QuantScheme,
     *,
     layers: Sequence[str] = (),
-    io: Literal["int", "float"] = "int",
+    io: Literal["int", "float", "uint8"] = "int",
     floats: frozenset[str] = frozenset(),
 ) -> None:
     """Checks that a file is as integer as its scheme says; does nothing for float schemes.
@@ -105,7 +105,7 @@ def require_integer(
     if not scheme.full_integer:
         return
     model = flatbuffer.read(data)
-    if io == "int" and not floats:
+    if io != "float" and not floats:
         _require_integer_ends(model, scheme)
     left = _float_ops(model, layers, io, floats)
     if left:
