@@ -308,11 +308,14 @@ def test_no_name_is_taken_for_a_command(real, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = "--x;touch hacked $(touch hacked) `touch hacked`,out=hacked\n.tflite"
     (tmp_path / name).write_bytes(tflite_files.file("two", "int8"))
-    words = ["benchmark", f"--model=./{name}", "--target=arm64:cortex-a53", "--ops", "--json=-"]
-    assert main(words) == 0
+    words = ["benchmark", f"--model=./{name}", "--target=arm64:cortex-a53", "--ops", "--outputs"]
+    assert main([*words, "--json=-"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["timings"][0]["model"] == name.removesuffix(".tflite")
-    assert found["ops"][0]["total"]["instructions"] == found["timings"][0]["instructions"]
+    (timing,), (costs,) = found["timings"], found["ops"][name.removesuffix(".tflite")]
+    assert timing["model"] == name.removesuffix(".tflite")
+    assert costs["total"]["instructions"] == timing["instructions"] > 0
+    (match,) = found["outputs"]
+    assert match["values"] == 4 and match["different"] == 0
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -327,7 +330,7 @@ def test_tables_keep_sources_apart(real):
     emulated = text[text.index("arm64:cortex-a76, emulated") :]
     assert "instructions" in emulated and "not a latency" in emulated
     assert " ms" not in emulated and "speed-up" not in emulated and "load" not in emulated
-    (costs,) = count_ops(files[1:], "arm64:cortex-a76")
+    (costs,) = count_ops(files[1:], "arm64:cortex-a76")["model 0"]
     console.print(costs_table("image", costs))
     shown = console.export_text()
     assert "DEPTHWISE_CONV_2D" in shown and f"{costs.total.instructions:,}" in shown

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from tests import tflite_files
-from tfedge.bench import measure
+from tfedge.bench import compare_outputs, measure
 from tfedge.errors import InputError, TargetError
 from tfedge.targets import host, machine
 from tfedge.tflite import TFLiteModel
@@ -32,6 +32,25 @@ def test_a_timing_says_what_it_was_measured_on():
     assert timing.init_ms > 0 and timing.peak_mb > 0
     # CPU time of one thread is not far above the wall's; both are per inference, not per sample.
     assert 0 < timing.cpu_min_ms < 2 * timing.p99_ms and timing.min_ms < 1
+
+
+def test_outputs_are_compared_bit_for_bit(monkeypatch):
+    files = [tflite_files.file("image", "int8"), tflite_files.file("image")]
+    same, floats = compare_outputs(files, "host")
+    assert (same.model, same.target, same.values) == ("model 0", "host", 20)
+    assert same.different == floats.different == 0 == same.largest
+    run = host.HostTarget.run
+
+    def spoilt(self, data, inputs):
+        found = run(self, data, inputs)
+        if self.amx:
+            found["q"] ^= 1
+        return found
+
+    monkeypatch.setattr(host.HostTarget, "run", spoilt)
+    assert compare_outputs(files[0], "host").pop().different == 0
+    (other,) = compare_outputs(files[0], ["host:amx"])
+    assert (other.different, other.largest) == (8, 1.0)
 
 
 def test_equal_names_get_numbers():

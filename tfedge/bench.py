@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from tfedge.errors import InputError, TargetError
-from tfedge.record import Timing
-from tfedge.targets import TARGETS, Counter, get_target
+from tfedge.record import OutputMatch, Timing
+from tfedge.targets import TARGETS, Counter, Target, get_target
 from tfedge.targets.arm64.costs import Costs
 from tfedge.tflite import flatbuffer
+from tfedge.tflite.check import random_inputs
+from tfedge.tflite.ends import file_ends
 from tfedge.tflite.model import TFLiteModel, read_file
 
 Model = TFLiteModel | str | Path | bytes
 """A TFLite file: as an object, a path, or its bytes."""
+
+_COMPARED = 4
 
 
 def measure(
@@ -46,23 +52,31 @@ def measure(
             is no TFLite file.
         TargetError: The target is unknown, or a file fails there (the message names it).
     """
-    given = [models] if isinstance(models, (TFLiteModel, str, Path, bytes)) else list(models)
     for word, number in (("runs", runs), ("threads", threads)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InputError(f"{word} must be a whole number, at least 1", repr(number))
+    places, files = _places(target), _files(models)
+    for place in places:
+        place.prepare(threads)
+    return [timing for place in places for timing in place.time(files, runs, threads)]
+
+
+def _places(target: str | Sequence[str]) -> list[Target]:
+    names = [target] if isinstance(target, str) else list(dict.fromkeys(target))
+    if not names:
+        raise InputError("there is no target to measure on")
+    return [get_target(name) for name in names]
+
+
+def _files(models: Sequence[Model] | Model) -> dict[str, bytes]:
+    given = [models] if isinstance(models, (TFLiteModel, str, Path, bytes)) else list(models)
     if not given:
         raise InputError("there is no model to measure")
-    names = [target] if isinstance(target, str) else list(dict.fromkeys(target))
-    places = [get_target(name) for name in names]
-    if not places:
-        raise InputError("there is no target to measure on")
     files: dict[str, bytes] = {}
     for position, model in enumerate(given):
         name, data = _named(model, position)
         files[_free_name(name, files)] = data
-    for place in places:
-        place.prepare(threads)
-    return [timing for place in places for timing in place.time(files, runs, threads)]
+    return files
 
 
 def _named(model: Model, position: int) -> tuple[str, bytes]:
@@ -88,7 +102,9 @@ def _free_name(name: str, taken: dict[str, bytes]) -> str:
     return free
 
 
-def count_ops(models: Sequence[Model] | Model, target: str | Sequence[str]) -> list[Costs]:
+def count_ops(
+    models: Sequence[Model] | Model, target: str | Sequence[str]
+) -> dict[str, list[Costs]]:
     """Counts the instructions of each op of files.
 
     Args:
@@ -96,30 +112,80 @@ def count_ops(models: Sequence[Model] | Model, target: str | Sequence[str]) -> l
         target: A target that counts, or several.
 
     Returns:
-        Costs of each file, in order, for each target in turn.
+        Costs on each target, by the file's name.
 
     Raises:
-        InputError: A path that is not there, or a file that is no TFLite file.
+        InputError: No model, a path that is not there, or a file that is no TFLite file.
         TargetError: The target does not count instructions, or a file fails there.
     """
-    given = [models] if isinstance(models, (TFLiteModel, str, Path, bytes)) else list(models)
-    files = [_named(model, position)[1] for position, model in enumerate(given)]
-    return [place.costs(data) for place in counters(target) for data in files]
+    places = counters(target)
+    return {n: [place.costs(data) for place in places] for n, data in _files(models).items()}
 
 
 def counters(target: str | Sequence[str]) -> list[Counter]:
     """The targets of these names, all of which count the instructions of each op.
 
     Raises:
+        InputError: There is none.
         TargetError: One is unknown, or does not count them.
     """
-    names = [target] if isinstance(target, str) else list(dict.fromkeys(target))
     found: list[Counter] = []
-    for name in names:
-        place = get_target(name)
+    for place in _places(target):
         if not isinstance(place, Counter):
             known = ", ".join(n for n in TARGETS if n.startswith("arm64:"))
             fix = f"Use one of: {known}; tfedge doctor times ops on the host"
-            raise TargetError("the target does not count the instructions of ops", name, fix)
+            raise TargetError("the target does not count the instructions of ops", place.name, fix)
         found.append(place)
     return found
+
+
+def compare_outputs(
+    models: Sequence[Model] | Model, target: str | Sequence[str]
+) -> list[OutputMatch]:
+    """Runs files on random inputs on a target and on this machine, and compares all bits.
+
+    Args:
+        models: As in `measure`.
+        target: A target, or several.
+
+    Returns:
+        One match per file, in order, for each target in turn.
+
+    Raises:
+        InputError: No model, a path that is not there, a file that is no TFLite file, or one whose
+            inputs have no batch axis.
+        TargetError: A target is unknown or not set up, or a file fails there or here.
+    """
+    places, files = _places(target), _files(models)
+    for place in places:
+        place.prepare()
+    inputs = {name: _inputs(data) for name, data in files.items()}
+    here = {name: get_target("host").run(data, inputs[name]) for name, data in files.items()}
+    return [
+        _match(name, place.name, here[name], place.run(data, inputs[name]))
+        for place in places
+        for name, data in files.items()
+    ]
+
+
+def _inputs(data: bytes) -> dict[str, np.ndarray]:
+    specs = file_ends(flatbuffer.read(data))[0]
+    runs = [random_inputs(specs, seed) for seed in range(_COMPARED)]
+    return {spec.name: np.concatenate([run[spec.name] for run in runs]) for spec in specs}
+
+
+def _match(
+    model: str, target: str, here: Mapping[str, np.ndarray], there: Mapping[str, np.ndarray]
+) -> OutputMatch:
+    values, different, largest = 0, 0, 0.0
+    for name, first in here.items():
+        second = there[name]
+        if not first.size:
+            continue
+        # NaN equals NaN here, and 0 is not -0: it is bits that are compared.
+        bits = [np.ascontiguousarray(a).view(np.uint8).reshape(a.size, -1) for a in (first, second)]
+        unlike = (bits[0] != bits[1]).any(1)
+        gaps = np.abs(first.astype(np.float64) - second.astype(np.float64)).ravel()[unlike]
+        values, different = values + first.size, different + int(unlike.sum())
+        largest = max(largest, float(gaps.max(initial=0.0)))
+    return OutputMatch(model, target, values, different, largest)

@@ -137,6 +137,25 @@ class Timing:
     ratio_min: float | None = None
 
 
+@dataclass(frozen=True)
+class OutputMatch:
+    """One file's outputs on a target against this machine's, on the same random inputs.
+
+    Attributes:
+        model: Name of the file.
+        target: Target name.
+        values: Number of output elements compared.
+        different: How many differ in any bit.
+        largest: Largest difference: codes for integers, real values for floats.
+    """
+
+    model: str
+    target: str
+    values: int
+    different: int
+    largest: float
+
+
 @dataclass
 class Record:
     """One row of the report: a stage, or one file that a stage produced.

@@ -3,13 +3,14 @@
     tfedge benchmark a.tflite b.tflite --target=host --target=arm64:cortex-a53 --ops
 
 Each target has a table of its own; nothing is compared across them. --ops adds a table of the
-instructions of each op, on targets that count them (arm64:...).
+instructions of each op, on targets that count them (arm64:...); --outputs one that says whether
+the files compute there what they compute here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -30,6 +31,10 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("runs", 50, "Timed rounds.", flag_values=values)
     flags.DEFINE_integer("threads", 1, "Threads of the runtime.", flag_values=values)
     flags.DEFINE_boolean("ops", False, "Show the instructions of each op.", flag_values=values)
+    flags.DEFINE_boolean(
+        "outputs", False, "Compare outputs on random inputs with this machine's, bit for bit.",
+        flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_string(
         "json", None, "Write the result here; - for standard output.", flag_values=values
     )
@@ -48,7 +53,7 @@ def run(values: flags.FlagValues) -> None:
     from tfedge import bench
     from tfedge.progress import working
     from tfedge.report import timing_table
-    from tfedge.report.costs import costs_table
+    from tfedge.report.costs import costs_table, matches_table
 
     if values.ops:
         bench.counters(values.target)
@@ -56,9 +61,15 @@ def run(values: flags.FlagValues) -> None:
         timings = bench.measure(
             values.model, target=values.target, runs=values.runs, threads=values.threads
         )
-        costs = bench.count_ops(values.model, values.target) if values.ops else []
-    write_json(values.json, {"timings": timings, "ops": costs} if values.ops else timings)
+        more: dict[str, Any] = {}
+        if values.ops:
+            more["ops"] = bench.count_ops(values.model, values.target)
+        if values.outputs:
+            more["outputs"] = bench.compare_outputs(values.model, values.target)
+    write_json(values.json, {"timings": timings, **more} if more else timings)
     show(timing_table(timings), values.json)
-    names = [Path(model).stem for model in values.model] * len(values.target)
-    for name, found in zip(names, costs, strict=False):
-        show(costs_table(name, found), values.json)
+    for name, found in more.get("ops", {}).items():
+        for costs in found:
+            show(costs_table(name, costs), values.json)
+    if values.outputs:
+        show(matches_table(more["outputs"]), values.json)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tfedge.report.table import plain_table
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
+    from rich.table import Table
 
+    from tfedge.record import OutputMatch
     from tfedge.targets.arm64.costs import Costs
     from tfedge.targets.arm64.guest import Mix
 
@@ -42,6 +45,17 @@ def costs_table(name: str, costs: Costs) -> Group:
         column.justify = "right"
     notes: list[RenderableType] = [Text(t, style="dim") for t in (_NOTE, costs.note) if t]
     return Group(table, *notes)
+
+
+def matches_table(matches: Sequence[OutputMatch]) -> Table:
+    """Outputs of files on targets against this machine's.
+
+    Args:
+        matches: What `tfedge.bench.compare_outputs` found.
+    """
+    header = ["model", "target", "values", "different", "largest difference"]
+    cells = [[m.model, m.target, m.values, m.different, f"{m.largest:.3g}"] for m in matches]
+    return plain_table("outputs on random inputs, against this machine's", header, cells)
 
 
 def _numbers(mix: Mix) -> list[str]:

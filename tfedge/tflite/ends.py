@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tfedge.errors import InputError, did_you_mean
+from tfedge.errors import ConversionError, InputError, did_you_mean
+from tfedge.tflite import flatbuffer
 from tfedge.tflite.tensors import TensorSpec, dequantize, quantize
 
 Inputs = Any
@@ -187,6 +188,49 @@ def end_specs(
             seen.add(index)
             for name in by_index.get(index, [_plain(str(entry["name"]))]):
                 yield TensorSpec.from_details(entry, name)
+
+
+def file_ends(model: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs as the file has them, without loading it into a runtime.
+
+    Args:
+        model: What `flatbuffer.read` gave.
+
+    Raises:
+        ConversionError: One is of a type that arrays have not.
+    """
+    graph = model.subgraphs[0]
+    names = flatbuffer.get_signature(model) or ({}, {})
+
+    def specs(numbers: Any, named: Mapping[str, int]) -> tuple[TensorSpec, ...]:
+        details = [_details(graph.tensors[int(i)], int(i)) for i in _list(numbers)]
+        return tuple(end_specs(details, named))
+
+    try:
+        return specs(graph.inputs, names[0]), specs(graph.outputs, names[1])
+    except TypeError as error:
+        raise ConversionError("an input or output has no array type", str(error)) from error
+
+
+def _list(values: Any) -> list[Any]:
+    return [] if values is None else list(values)
+
+
+def _details(tensor: Any, index: int) -> dict[str, Any]:
+    """What the runtime says of a tensor."""
+    code, shape = tensor.quantization, [int(d) for d in _list(tensor.shape)]
+    return {
+        "name": flatbuffer.tensor_name(tensor),
+        "index": index,
+        "dtype": flatbuffer.tensor_dtype(tensor),
+        "shape": [1 if d < 0 else d for d in shape],
+        "shape_signature": _list(tensor.shapeSignature) or shape,
+        "quantization_parameters": {
+            "scales": [] if code is None else _list(code.scale),
+            "zero_points": [] if code is None else _list(code.zeroPoint),
+            "quantized_dimension": 0 if code is None else code.quantizedDimension,
+        },
+    }
 
 
 def _plain(name: str) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from tfedge.errors import InputError, TargetError, did_you_mean
+from tfedge.errors import ConversionError, InputError, TargetError, did_you_mean
 from tfedge.record import Timing
 from tfedge.targets.arm64.costs import Costs, op_costs, outside, partitions
 from tfedge.targets.arm64.cpus import CPUS
@@ -18,7 +17,7 @@ from tfedge.targets.base import Violation
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import random_inputs
 from tfedge.tflite.delegation import views, why_not
-from tfedge.tflite.ends import Ends, end_specs
+from tfedge.tflite.ends import Ends, file_ends
 from tfedge.tflite.tensors import TensorSpec
 
 WARM_UP, COUNTED = 2, 3
@@ -182,16 +181,14 @@ class _File(Ends):
         except InputError as error:
             raise InputError(f"{who} is not a TFLite file", error.found) from error
         self._target, self._who, self.data = target, who, data
-        graph, signature = model.subgraphs[0], flatbuffer.get_signature(model)
-        names = signature or ({}, {})
+        signature = flatbuffer.get_signature(model)
         try:
-            self.inputs = tuple(end_specs(_details(graph, graph.inputs), names[0]))
-            self.outputs = tuple(end_specs(_details(graph, graph.outputs), names[1]))
-        except TypeError as error:
+            self.inputs, self.outputs = file_ends(model)
+        except ConversionError as error:
             raise TargetError(f"{who} cannot be run on {target.name}", str(error)) from error
         if any(spec.numpy_dtype.kind not in "fiub" for spec in (*self.inputs, *self.outputs)):
             raise TargetError(f"{who} cannot be run on {target.name}", "inputs or outputs of text")
-        self._order = list(names[0]) or [spec.name for spec in self.inputs]
+        self._order = list(signature[0]) if signature else [spec.name for spec in self.inputs]
         # The runtime finds inputs and outputs by the signature's names.
         self._named = data if signature else _with_signature(data, self.inputs, self.outputs)
 
@@ -248,30 +245,6 @@ def _note(total: Mix, rows: list[Mix]) -> str:
         more = inside - total.instructions
         notes.append(f"The ops hold {more:,} instructions of the profiler itself, or more.")
     return " ".join(notes)
-
-
-def _details(graph: Any, numbers: Any) -> list[dict[str, Any]]:
-    """What the runtime would say of tensors, as the file has it."""
-    return [_detail(graph.tensors[int(i)], int(i)) for i in ([] if numbers is None else numbers)]
-
-
-def _detail(tensor: Any, index: int) -> dict[str, Any]:
-    shape = [] if tensor.shape is None else [int(d) for d in tensor.shape]
-    free = tensor.shapeSignature
-    code = tensor.quantization
-    axis = 0 if code is None else code.quantizedDimension
-    return {
-        "name": flatbuffer.tensor_name(tensor),
-        "index": index,
-        "dtype": flatbuffer.tensor_dtype(tensor),
-        "shape": [max(d, 1) if free is not None else d for d in shape],
-        "shape_signature": shape if free is None or not len(free) else free,
-        "quantization_parameters": {
-            "scales": [] if code is None or code.scale is None else code.scale,
-            "zero_points": [] if code is None or code.zeroPoint is None else code.zeroPoint,
-            "quantized_dimension": axis,
-        },
-    }
 
 
 def _with_signature(
