@@ -164,9 +164,9 @@ def _spans(events: Sequence[Event], clocks: Sequence[Mix]) -> list[_Span]:
     outer = []
     for event in events:
         if event.type == _OP and event.subgraph == 0:
-            first, last = position.get(event.start), position.get(event.start + event.length)
-            known = first is not None and last is not None
-            mix = _between(clocks, first, last) if known else Mix(event.length)  # type: ignore[arg-type]
+            ends = (event.start, event.start + event.length)
+            known = all(end in position for end in ends)
+            mix = _between(clocks, *(position[e] for e in ends)) if known else Mix(event.length)
             outer.append(_Span(event, event.start, mix))
     inner, start = [], 0
     for number, run in enumerate(_runs([e for e in events if e.type == _INSIDE])):

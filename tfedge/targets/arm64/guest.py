@@ -128,7 +128,7 @@ def emulate(
     Raises:
         TargetError: The file fails there, or takes longer.
     """
-    return _emulate(found, cpu, data, inputs, len(inputs), timeout)
+    return _emulate(found, cpu, data, inputs, timeout)
 
 
 def emulate_profiled(
@@ -138,7 +138,7 @@ def emulate_profiled(
 
     The first inference packs and allocates what later ones find in place.
     """
-    return _emulate(found, cpu, data, [inputs], 1, timeout, profiled=True)
+    return _emulate(found, cpu, data, [inputs], timeout, profiled=True)
 
 
 def _emulate(
@@ -146,7 +146,6 @@ def _emulate(
     cpu: str,
     data: bytes,
     inputs: Sequence[bytes],
-    runs: int,
     timeout: float,
     *,
     profiled: bool = False,
@@ -158,7 +157,7 @@ def _emulate(
         shutil.copyfile(found.plugin, place / found.plugin.name)
         (place / found.library.name).symlink_to(found.library)
         plugin = f"./{found.plugin.name},out={_LOG},counter={_COUNTER}"
-        words = [f"./{found.library.name}", _MODEL, _INPUTS, _OUTPUTS, str(runs)]
+        words = [f"./{found.library.name}", _MODEL, _INPUTS, _OUTPUTS, str(len(inputs))]
         argv = [*found.emulator(cpu), "-plugin", plugin, str(found.runner), *words]
         # An empty environment: nothing of the user's changes what the program does.
         ended = run([*argv, str(int(profiled)), _COUNTER], cwd=place, env={}, timeout=timeout)
