@@ -104,8 +104,11 @@ def test_events_get_the_counts_between_the_looks_at_the_clock():
     assert [(r.index, r.op) for r in rows] == [(0, "RESHAPE"), (1, "CONV_2D"), (3, "MEAN")]
     assert [r.mix for r in rows] == [Mix(30, 15), Mix(20, 10), Mix(80, 40)]
     assert outside([*inside, outer]) == {0} and partitions(inside, clocks) == 1
-    lost = op_costs(data, [Event(8, 0, 0, 0, 31, "Convolution (NHWC, QC8) IGEMM")], clocks)
-    assert [r.mix for r in lost] == [Mix(31)]
+    loop = [Event(2, 0, 0, 100, 60, "WHILE"), Event(2, 0, 1, 110, 40, "ADD"), *inside]
+    rows = op_costs(data, loop, clocks)
+    assert [r.mix for r in rows] == [Mix(30, 15), Mix(20, 10), Mix(80, 40)]
+    odd = [Event(8, i, 0, 0, 31, "Convolution (NHWC, QC8) IGEMM") for i in range(2)]
+    assert [r.mix for r in op_costs(data, odd, clocks)] == [Mix(31), Mix(31)]
 
 
 WORDS = {
@@ -238,7 +241,7 @@ def test_what_runs_in_a_loop_belongs_to_the_loop(real):
     file = convert(net, "float32")
     costs = get_target("arm64:cortex-a53").costs(file.data)
     (loop,) = [row for row in costs.ops if row.op == "WHILE"]
-    assert loop.layer == "r" and loop.mix.instructions > 0.7 * costs.total.instructions
+    assert loop.layer == "r" and 0.1 < loop.mix.instructions / costs.total.instructions < 1
     assert sum("Fully" in row.kernel for row in costs.ops) == 1
     host, arm = measure(file, target=["host", "arm64:cortex-a53"], runs=1)
     assert (arm.delegated_ops, arm.partitions) == (host.delegated_ops, host.partitions)

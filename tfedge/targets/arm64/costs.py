@@ -9,8 +9,8 @@ in its order, leaves some out (a reshape) and puts some in (a conversion).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
+from itertools import accumulate, zip_longest
 
 from tfedge.targets.arm64.guest import Event, Mix
 from tfedge.tflite import flatbuffer
@@ -105,6 +105,10 @@ class _Span:
     mix: Mix
     partition: int = -1
 
+    @property
+    def end(self) -> int:
+        return self.begin + self.event.length
+
 
 def outside(events: Sequence[Event]) -> set[int]:
     """Positions of the main subgraph's ops that the delegate left to the runtime."""
@@ -158,38 +162,50 @@ def _runs(inside: Sequence[Event]) -> list[list[Event]]:
 
 
 def _spans(events: Sequence[Event], clocks: Sequence[Mix]) -> list[_Span]:
-    """Events with their counts, in the order of time; those within an op of the file are its."""
+    """Ops of the main subgraph and of the delegate in it, in the order of time.
+
+    An op with others inside it (a loop) is their sum: the profiler takes more there than they do.
+    """
+    spans = sorted(_measured(events, clocks), key=lambda s: (s.begin, -s.event.length))
+    kept: list[_Span] = []
+    for span, after in zip_longest(spans, spans[1:]):
+        leaf = after is None or after.begin >= span.end
+        if not kept or span.begin >= kept[-1].end:
+            kept.append(span if leaf else replace(span, mix=Mix()))
+        elif leaf:
+            kept[-1] = replace(kept[-1], mix=kept[-1].mix + span.mix)
+    return kept
+
+
+def _measured(events: Sequence[Event], clocks: Sequence[Mix]) -> list[_Span]:
+    """Events with their counts; those inside the delegate with their partition."""
     times = [mix.instructions for mix in clocks]
     position = {time: i for i, time in enumerate(times)}
-    outer = []
+    spans = []
     for event in events:
-        if event.type == _OP and event.subgraph == 0:
+        if event.type == _OP:
             ends = (event.start, event.start + event.length)
             known = all(end in position for end in ends)
             mix = _between(clocks, *(position[e] for e in ends)) if known else Mix(event.length)
-            outer.append(_Span(event, event.start, mix))
-    inner, start = [], 0
+            spans.append(_Span(event, event.start, mix))
+    start = 0
     for number, run in enumerate(_runs([e for e in events if e.type == _INSIDE])):
         places = _places([e.length for e in run], times, start)
         begin = times[start] if times else 0
         for k, event in enumerate(run):
             if places:
                 mix = _between(clocks, places[k], places[k + 1])
-                inner.append(_Span(event, times[places[k]], mix, number))
+                spans.append(_Span(event, times[places[k]], mix, number))
             else:
-                inner.append(_Span(event, begin, Mix(event.length), number))
+                spans.append(_Span(event, begin, Mix(event.length), number))
+                begin += event.length
         start = places[-1] if places else start
-    kept = [s for s in inner if not any(_within(s, o) for o in outer)]
-    return sorted([*outer, *kept], key=lambda s: s.begin)
+    return spans
 
 
 def _between(clocks: Sequence[Mix], first: int, last: int) -> Mix:
     """Counts between two looks at the clock, without what the looks take themselves."""
     return (clocks[last] - clocks[first]).less(clocks[1] - clocks[0], last - first)
-
-
-def _within(span: _Span, outer: _Span) -> bool:
-    return outer.begin <= span.begin < outer.begin + outer.event.length
 
 
 def _places(lengths: Sequence[int], times: Sequence[int], start: int) -> list[int]:

@@ -52,6 +52,11 @@ class Mix:
         pairs = zip(self.values, other.values, strict=True)
         return Mix(*(a - b for a, b in pairs))
 
+    def __add__(self, other: Mix) -> Mix:
+        """Both together."""
+        pairs = zip(self.values, other.values, strict=True)
+        return Mix(*(a + b for a, b in pairs))
+
     def less(self, other: Mix, times: int) -> Mix:
         """Without some times another count, nowhere below 0."""
         pairs = zip(self.values, other.values, strict=True)
