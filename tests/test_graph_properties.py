@@ -54,6 +54,8 @@ def check(flavour, draw, tmp_path, steps):
     lib.backend.clear_session()
     old = lib.backend.floatx()
     lib.backend.set_floatx("float64")
+    # A policy that was ever set, by another test, is not touched by the former.
+    lib.mixed_precision.set_global_policy("float64")
     try:
         model, trail = grow(replace(kit(flavour), dtype="float64"), draw, steps)
         note(" ".join(trail))
@@ -82,6 +84,7 @@ def check(flavour, draw, tmp_path, steps):
             assert difference(run(again, x), got) < TOLERANCE
     finally:
         lib.backend.set_floatx(old)
+        lib.mixed_precision.set_global_policy(old)
 
 
 @pytest.mark.parametrize("flavour", ["tf_keras", "keras3"])
