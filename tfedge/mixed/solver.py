@@ -24,10 +24,10 @@ from tfedge.errors import InputError
 NOISE = "noise"
 """The budget and objective that is no cost."""
 
-TIME_LIMIT = 10.0
+TIME_LIMIT = 8.0
 """Seconds after which the best solution so far is taken."""
 
-_GAP = 1e-4
+_GAP = 5e-4
 
 
 @dataclass(frozen=True)
