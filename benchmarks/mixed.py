@@ -182,7 +182,8 @@ def plot(table: dict[str, Any]) -> str:
     """An SVG: accuracy over bytes, and over time, one row of panels a model."""
     width, height, gap = 330, 210, 70
     parts: list[str] = []
-    for line, model in enumerate(MODELS):
+    models = [m for m in MODELS if any(row.startswith(f"{m}/") for row in table)]
+    for line, model in enumerate(models):
         for column, (cost, key) in enumerate((("bytes", "bytes"), ("latency_us", "us"))):
             points = {
                 row: (c[key], 100 * c["accuracy"])
@@ -192,7 +193,7 @@ def plot(table: dict[str, Any]) -> str:
             if points:
                 left, top = 60 + column * (width + gap), 40 + line * (height + gap)
                 parts += _panel(points, f"{model}: accuracy in % over {cost}", left, top)
-    size = f'width="{2 * (width + gap) + 60}" height="{len(MODELS) * (height + gap) + 40}"'
+    size = f'width="{2 * (width + gap) + 60}" height="{len(models) * (height + gap) + 40}"'
     style = 'font-family="sans-serif" font-size="12"'
     return "\n".join(
         [f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>', *parts, "</svg>", ""]
