@@ -155,10 +155,11 @@ def convert_for(model: Any, scheme: str, spec: ConvertSpec, task: Task) -> TFLit
     """
     from tfedge.quantized import is_quantized, qat_schemes
 
-    mixed = is_quantized(model) and scheme in qat_schemes(model) and "w8a16" in qat_schemes(model)
+    aware = is_quantized(model)
+    mixed = aware and scheme in qat_schemes(model) and "w8a16" in qat_schemes(model)
     wide = SCHEMES[scheme].activation_bits == 16 or mixed
     # The ranges of a quantize-aware model are its own; with 16 bits the samples bound its sums.
-    needs = SCHEMES[scheme].needs_ranges and (wide or not is_quantized(model))
+    needs = SCHEMES[scheme].needs_ranges and (wide or not aware)
     samples = task.calibration(spec.calibration) if needs else None
     io = spec.io if SCHEMES[scheme].full_integer else "float"
     facts = {"labels": list(task.labels), "preprocessing": dict(task.preprocessing)}
@@ -168,7 +169,7 @@ def convert_for(model: Any, scheme: str, spec: ConvertSpec, task: Task) -> TFLit
         calibration=samples,
         io=io,
         batch=spec.batch,
-        ptq=spec.ptq if needs else (),
+        ptq=spec.ptq if needs and not aware else (),
         metadata={k: v for k, v in facts.items() if v},
         int16={"cpu": spec.cpu, "depthwise": spec.depthwise} if wide else None,
     )
