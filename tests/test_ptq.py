@@ -1,11 +1,13 @@
 """Post-training quantization: each step does what it says, and none makes the result worse."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import tfedge
 from tests.zoo import randomize
-from tfedge import spec_keys
+from tfedge import spec_keys, specs
 from tfedge._keras import keras, tf
 from tfedge.errors import InputError, ModelError
 from tfedge.graph import canonical
@@ -21,6 +23,7 @@ from tfedge.quant.absorb import absorbed
 from tfedge.quant.clipping import BINS, RANGE_METHODS, Histogram, get_method
 from tfedge.quant.equalise import equalised
 from tfedge.quant.ptq import DEFAULT_STEPS
+from tfedge.stage_files import convert_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::tfedge.quant.QuantizationWarning")
 L = keras.layers
@@ -272,3 +275,13 @@ def test_made_up_data_keep_to_bounds_and_to_what_can_be_done():
         synthesize(keras.Model(words, x), 5)
     file = tfedge.convert(model, "w8a8", calibration="synthetic:32")
     assert all(row.types.startswith("int8") for row in file.certificate)
+
+
+def test_recipes_with_steps_convert_quantize_aware_models_too(float_model):
+    """The steps are for schemes without QAT; a QAT model's own ranges stay as they are."""
+    task = SimpleNamespace(calibration=lambda n: DATA[:n], labels=(), preprocessing={})
+    spec = specs.ConvertSpec(ptq=("bias",), calibration=32)
+    aware = quantize_aware(float_model, "w8a8", DATA)
+    for scheme in ("w8a8", "w8a16"):
+        assert "ptq" not in convert_for(aware, scheme, spec, task).meta
+    assert "ptq" in convert_for(float_model, "w8a8", spec, task).meta
