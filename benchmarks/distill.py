@@ -295,14 +295,12 @@ def report(path: Path) -> None:
 
 def main() -> None:
     """Measures what is missing and prints the summary."""
+    image_data.take_flag()
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--cifar10", help="folder of CIFAR-10's images")
     parser.add_argument("--extra", action="store_true")
     parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
     own, rest = parser.parse_known_args()
     sys.argv[1:] = rest
-    if own.cifar10:
-        os.environ[image_data.CIFAR10] = own.cifar10
     if own.steps:
         os.environ[STEPS] = str(own.steps)
     name = "distill_tried" if os.environ.get(STEPS) else "distill"

@@ -6,8 +6,10 @@ FOLDER/{train,test}/CLASS/*.jpg, that the environment variable TFEDGE_CIFAR10 or
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,15 @@ CIFAR10 = "TFEDGE_CIFAR10"
 # Inputs of the reference networks, and the pixels that training images are shifted by.
 SHAPES = {"fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 SHIFT = 2
+
+
+def take_flag() -> None:
+    """Takes --cifar10=FOLDER from the command line, for this process and those of its rows."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--cifar10")
+    own, sys.argv[1:] = parser.parse_known_args()
+    if own.cifar10:
+        os.environ[CIFAR10] = own.cifar10
 
 
 def is_there(name: str) -> bool:

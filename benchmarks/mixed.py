@@ -13,9 +13,7 @@ number of steps. The front is also drawn, results/mixed.svg.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
 import time
 import warnings
@@ -229,15 +227,10 @@ def _panel(points: dict[str, tuple[float, float]], title: str, left: int, top: i
 
 def main() -> None:
     """Measures what is missing and draws the front."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--cifar10", help="folder of CIFAR-10's images")
-    own, rest = parser.parse_known_args()
-    sys.argv[1:] = rest
-    if own.cifar10:
-        os.environ[image_data.CIFAR10] = own.cifar10
+    image_data.take_flag()
     rows.main("mixed", every_row(), measure, __doc__ or "")
     path: Path = rows.RESULTS / "mixed.json"
-    if path.exists() and not any(a.startswith("--row") for a in rest):
+    if path.exists() and not any(a.startswith("--row") for a in sys.argv):
         path.with_suffix(".svg").write_text(plot(json.loads(path.read_text())))
 
 

@@ -14,10 +14,8 @@ test.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
-import os
 import resource
 import sys
 import time
@@ -185,16 +183,11 @@ def summary(table: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Measures what is missing and prints the summary."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--cifar10", help="folder of CIFAR-10's images")
-    own, rest = parser.parse_known_args()
-    sys.argv[1:] = rest
-    if own.cifar10:
-        os.environ[image_data.CIFAR10] = own.cifar10
+    image_data.take_flag()
     every = [f"{model}/{method}" for model in MODELS for method in METHODS]
     rows.main("ptq", every, measure, __doc__ or "")
     path: Path = rows.RESULTS / "ptq.json"
-    if path.exists() and not any(a.startswith("--row") for a in rest):
+    if path.exists() and not any(a.startswith("--row") for a in sys.argv):
         text = "\n".join(summary(json.loads(path.read_text())))
         print("\n" + text)
         path.with_suffix(".md").write_text(text + "\n")

@@ -12,9 +12,7 @@ mean, spread (standard deviation over seeds) and differences in points.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
 import time
 import warnings
@@ -173,14 +171,9 @@ def report(path: Path) -> None:
 
 def main() -> None:
     """Measures what is missing and prints the summary."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--cifar10", help="folder of CIFAR-10's images")
-    own, rest = parser.parse_known_args()
-    sys.argv[1:] = rest
-    if own.cifar10:
-        os.environ[image_data.CIFAR10] = own.cifar10
+    image_data.take_flag()
     rows.main("qat_accuracy", every_row(), measure, __doc__ or "")
-    if not any(a.startswith("--row") for a in rest):
+    if not any(a.startswith("--row") for a in sys.argv):
         report(rows.RESULTS / "qat_accuracy.json")
 
 

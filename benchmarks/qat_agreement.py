@@ -11,9 +11,6 @@ steps, the largest distance, and how often the best class is the same; accuracy 
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 from typing import Any
 
 import image_data
@@ -104,12 +101,7 @@ def images(task: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     """Measures what is missing and prints the table."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--cifar10", help="folder of CIFAR-10's images")
-    own, rest = parser.parse_known_args()
-    sys.argv[1:] = rest
-    if own.cifar10:
-        os.environ[image_data.CIFAR10] = own.cifar10
+    image_data.take_flag()
     known = [m for m, data in MODELS.items() if image_data.is_there(data)]
     names = [f"{m}/{s}" for m in known for s in SCHEMES]
     rows.main("qat_agreement", names, measure, __doc__ or "")

@@ -46,8 +46,8 @@ def op_times(timer: OpTimer, files: Sequence[bytes]) -> list[list[float]]:
     """Microseconds of every op of some files, all measured in turn.
 
     Each op is measured as a file of its own. The times of a file's ops are then scaled so that they
-    add up to the time of the whole, which knows no boundaries between ops. An op that keeps a state
-    or runs other subgraphs takes what the others leave of the whole.
+    add up to the time of the whole, which knows no boundaries between ops. An op that runs other
+    subgraphs takes what the others leave of the whole.
 
     Args:
         timer: The target.

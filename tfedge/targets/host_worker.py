@@ -17,9 +17,10 @@ from tfedge.shell import Answer, serve
 from tfedge.targets import litert
 from tfedge.targets.amx import refuse_amx
 from tfedge.targets.machine import PeakMemory, isa, load_average
+from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import random_inputs
 from tfedge.tflite.interpreter import Interpreter, runtime_version
-from tfedge.tflite.pieces import alone
+from tfedge.tflite.single import single_op
 
 SAMPLE_NS = 1_000_000
 """A sample lasts at least about this long: the clock and the call then cost next to nothing."""
@@ -139,14 +140,15 @@ def profile_ops(values: dict[str, Any], arrays: Arrays) -> Answer:
         why = f"Ops were timed alone, each in a file of its own ({error.found})."
     data = arrays["file"].tobytes()
     outside = [op.index for op in Interpreter(data).ops() if not op.delegated]
-    ops = [[i, us] for i in outside if (us := _alone_us(alone(data, i), values["runs"]))]
+    model = flatbuffer.read(data)
+    ops = [[i, us] for i in outside if (us := _alone_us(model, i, values["runs"]))]
     return Answer({"ops": ops, "delegated_us": None, "note": why})
 
 
-def _alone_us(data: bytes, runs: int) -> float:
-    """Microseconds of the quickest run of a file of one op; 0 where it does not run alone."""
+def _alone_us(model: Any, position: int, runs: int) -> float:
+    """Microseconds of the quickest run of one op in a file of its own; 0 where it cannot run so."""
     try:
-        file = Interpreter(data, kernels="builtin")
+        file = Interpreter(single_op(model, position), kernels="builtin")
         file.set_inputs(random_inputs(file.inputs))
         file.invoke()
     except TfedgeError:

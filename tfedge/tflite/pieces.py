@@ -84,21 +84,6 @@ def pieces(before: bytes, change: Change) -> tuple[bytes, bytes]:
     return files[0], files[1]
 
 
-def alone(data: bytes, index: int) -> bytes:
-    """One op of the main subgraph as a file.
-
-    Args:
-        data: The whole file.
-        index: Position of the op.
-    """
-    model = flatbuffer.read(data)
-    graph = model.subgraphs[0]
-    op = graph.operators[index]
-    graph.operators = [op]
-    moving = [t for t in _numbers(op.inputs) if t >= 0 and not _constant(model, graph.tensors[t])]
-    return _cut(model, list(dict.fromkeys(moving)), [t for t in _numbers(op.outputs) if t >= 0])
-
-
 def _cut(model: Any, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
     graph = model.subgraphs[0]
     graph.inputs, graph.outputs = list(inputs), list(outputs)

@@ -21,16 +21,15 @@ def single_op(model: schema.ModelT, position: int) -> bytes:
         position: Of the op.
 
     Raises:
-        InputError: The op keeps a state, or runs other subgraphs: it is nothing by itself.
+        InputError: The op runs other subgraphs: it is nothing by itself.
     """
     graph = model.subgraphs[0]
     op = graph.operators[position]
-    used = list(dict.fromkeys(int(i) for i in (*op.inputs, *op.outputs) if i >= 0))
+    inner = [] if op.intermediates is None else [int(i) for i in op.intermediates]
+    used = list(dict.fromkeys(int(i) for i in (*op.inputs, *op.outputs, *inner) if i >= 0))
     options = () if op.builtinOptions is None else vars(op.builtinOptions)
-    loops = any("subgraph" in field.lower() for field in options)
-    if loops or any(graph.tensors[i].isVariable for i in used) or op.intermediates:
-        name = op_name(model, op)
-        raise InputError("this op is nothing by itself: it has a state or a body", name)
+    if any("subgraph" in field.lower() for field in options):
+        raise InputError("this op is nothing by itself: it has a body", op_name(model, op))
     place = {old: new for new, old in enumerate(used)}
     buffers, tensors = [schema.BufferT()], []
     for index in used:
@@ -47,9 +46,13 @@ def single_op(model: schema.ModelT, position: int) -> bytes:
     for field in ("inputs", "outputs"):
         numbers = [place.get(int(i), -1) for i in getattr(op, field)]
         setattr(alone, field, np.array(numbers, np.int32))
+    alone.intermediates = [place.get(i, -1) for i in inner] or None
     code = copy.copy(model.operatorCodes[op.opcodeIndex])
     outputs = {place[int(i)] for i in op.outputs if i >= 0}
-    inputs = [i for i, t in enumerate(tensors) if not t.buffer and i not in outputs]
+    given = {place[int(i)] for i in op.inputs if i >= 0}
+    inputs = [
+        i for i in sorted(given - outputs) if not (tensors[i].buffer or tensors[i].isVariable)
+    ]
     return _file([code], buffers, tensors, [alone], inputs, sorted(outputs))
 
 
