@@ -87,7 +87,7 @@ CPUS: dict[str, str] = {
     "x86_64": "32-bit sums where they cannot overflow, and blocks of depthwise channels: there the "
     "runtime has fast kernels for both, the best with AVX-512",
     "arm64": "64-bit sums and the converter's own ops: the runtime's kernels with 32-bit sums take "
-    "3 to 18 times the instructions there; as compilers and microcontrollers want them, too",
+    "3 to 4 times the instructions there; as compilers and microcontrollers want them, too",
 }
 """Processors that files with 16-bit activations may be written for; the first is the default."""
 
