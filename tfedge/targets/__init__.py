@@ -1,5 +1,13 @@
 """Targets: where a file is run and what it costs there."""
 
-from tfedge.targets.base import TARGETS, Counter, Profiler, Target, Violation, get_target
+from tfedge.targets.base import (
+    FAMILIES,
+    TARGETS,
+    Counter,
+    Profiler,
+    Target,
+    Violation,
+    get_target,
+)
 
-__all__ = ["TARGETS", "Counter", "Profiler", "Target", "Violation", "get_target"]
+__all__ = ["FAMILIES", "TARGETS", "Counter", "Profiler", "Target", "Violation", "get_target"]

@@ -177,16 +177,23 @@ TARGETS: dict[str, Callable[[], Target]] = {
 }
 """Makers of the targets by name; each imports what it needs when it is called."""
 
+FAMILIES: dict[str, Callable[[str], Target]] = {}
+"""Makers of targets of free names, "FAMILY:REST", by family; each is given the rest."""
+
 
 def get_target(name: str) -> Target:
     """Makes a target.
 
     Args:
-        name: One of `TARGETS`.
+        name: One of `TARGETS`, or "FAMILY:REST" with a family of `FAMILIES`.
 
     Raises:
-        TargetError: There is no such target; the message suggests the nearest.
+        TargetError: There is no such target, the message suggests the nearest; or what follows
+            the family is not understood.
     """
-    if name not in TARGETS:
-        raise TargetError("unknown target", f"'{name}'", did_you_mean(name, TARGETS))
-    return TARGETS[name]()
+    if name in TARGETS:
+        return TARGETS[name]()
+    family, colon, rest = name.partition(":")
+    if colon and family in FAMILIES:
+        return FAMILIES[family](rest)
+    raise TargetError("unknown target", f"'{name}'", did_you_mean(name, TARGETS))
