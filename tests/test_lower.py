@@ -214,6 +214,13 @@ def test_converter_failure_is_one_clear_error(capfd):
     assert said.err == ""
 
 
+def test_a_model_that_no_file_holds_is_refused_with_its_largest_weights(model, monkeypatch):
+    monkeypatch.setattr(flatbuffer, "LIMIT", 2000)
+    with pytest.raises(ConversionError, match=r"2 GB.*largest: z_first/kernel") as caught:
+        lower(model, "float32")
+    assert "Split the model" in str(caught.value)
+
+
 @pytest.mark.parametrize("scheme", ["w8a8", "w8a16"])
 def test_a_loop_that_would_end_the_process_is_refused(scheme):
     i = keras.Input((5, 4), name="x")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -249,11 +249,27 @@ def _freeze(source: Source) -> Any:
     function = tf.function(run, input_signature=signature, autograph=False)
     with captured() as said:
         try:
-            return convert_variables_to_constants_v2(function.get_concrete_function())
+            concrete = function.get_concrete_function()
+            _require_room(concrete.variables)
+            return convert_variables_to_constants_v2(concrete)
         except (ValueError, TypeError, RuntimeError, tf.errors.OpError) as error:
             raise ConversionError(
                 "the model cannot be frozen for conversion", _reason(error, said.text())
             ) from error
+
+
+def _require_room(variables: Sequence[Any]) -> None:
+    """A graph with its weights inside is one message of 2 GB at most, whatever is made of it."""
+    sizes = {v.name.split(":")[0]: v.shape.num_elements() * v.dtype.size for v in variables}
+    total = sum(sizes.values())
+    if total > flatbuffer.LIMIT:
+        largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+        raise ConversionError(
+            "the model is too large for the TFLite converter, which takes 2 GB of float32 weights",
+            f"{total / 2**30:.2f} GB; largest: "
+            + ", ".join(f"{name} ({sizes[name] / 2**20:.0f} MB)" for name in largest),
+            "Split the model, or prune it",
+        )
 
 
 def _convert(frozen: Any, source: Source, spec: QuantScheme, calibration: Any) -> bytes:

@@ -22,7 +22,8 @@ IDENTIFIER = b"TFL3"
 SIGNATURE_KEY = "serving_default"
 METADATA_NAME = "tfedge"
 _FIX = "Give a .tflite file that a converter wrote, complete"
-_LIMIT = 2**31 - 2**20  # A flatbuffer's offsets are 32-bit and signed; keep room for tables.
+LIMIT = 2**31 - 2**20
+"""Bytes of constants in one file: its offsets are 32-bit and signed, and tables need room."""
 
 DTYPES: dict[int, str] = {
     value: name.lower() for name, value in vars(schema.TensorType).items() if isinstance(value, int)
@@ -177,7 +178,7 @@ def write(model: schema.ModelT) -> bytes:
         if buffer.data is not None:
             buffer.data = _as_bytes_array(buffer.data)
             size += buffer.data.nbytes + 16
-    if size > _LIMIT:
+    if size > LIMIT:
         found = f"{size / 2**30:.2f} GB of constants"
         raise ConversionError("the file would not fit in one flatbuffer", found, "Split the model")
     builder = _AlignedBuilder(size + (1 << 16))
