@@ -6,6 +6,7 @@ tf_keras.applications, random weights; int8 with 100 samples. Each row runs in a
 seconds from the Keras model to the bytes (for tfedge with its trial run in a subprocess, the
 certificate and the checks), CPU seconds of the process and its children, and the most memory that
 the process had above what the imports and the model took. Stock: TFLiteConverter.from_keras_model.
+"ptq" is tfedge.convert with the default steps of post-training quantization.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ import numpy as np
 import rows
 
 MODELS = {"MobileNetV2": 224, "ResNet50": 224, "EfficientNetB0": 224}
-WHO = ("tfedge", "stock")
-SCHEMES = ("float32", "w8a8")
+CASES = ("tfedge/float32", "stock/float32", "tfedge/w8a8", "stock/w8a8", "ptq/w8a8")
 SAMPLES = 100
 
 
@@ -39,7 +39,9 @@ def measure(row: str) -> dict[str, Any]:
     if who == "stock":
         data = _stock(model, scheme, images)
     else:
-        data = tfedge.convert(model, scheme, calibration=images if scheme == "w8a8" else None).data
+        samples = images if scheme == "w8a8" else None
+        steps = "default" if who == "ptq" else ()
+        data = tfedge.convert(model, scheme, calibration=samples, ptq=steps).data
     return {
         "seconds": round(time.monotonic() - began, 1),
         "CPU s": round(_cpu() - cpu, 1),
@@ -73,5 +75,5 @@ def _cpu() -> float:
 
 
 if __name__ == "__main__":
-    every = [f"{m}/{w}/{s}" for m in MODELS for s in SCHEMES for w in WHO]
+    every = [f"{model}/{case}" for model in MODELS for case in CASES]
     rows.main("convert_cost", every, measure, __doc__ or "")
