@@ -35,6 +35,7 @@ ALLOWED = {
 TOP = {
     "api",
     "agreement",
+    "calibration",
     "checkup",
     "describe",
     "mixed",
@@ -47,6 +48,7 @@ TOP = {
 }
 # Top-level modules of the verbs may not know those above them.
 ABOVE = {
+    "calibration": {"api", "cli", "mixed", "pipeline", "stages", "stage_files", "start"},
     "api": {"pipeline", "stages", "stage_files", "start", "cli"},
     "checkup": {"api", "cli", "pipeline"},
     "describe": {"cli", "pipeline"},

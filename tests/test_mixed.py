@@ -244,3 +244,17 @@ def test_keras3_models_and_several_outputs():
     assert got.measured["bytes"] <= 7000
     assert set(got.overrides) == {"conv", "flat", "a", "b"}
     assert [s.name for s in got.file.outputs] == ["a", "b"]
+
+
+def test_without_data_the_batch_norms_say_what_inputs_look_like(monkeypatch):
+    from tfedge.mixed import survey
+
+    image = keras.Input((8, 8, 3), name="image")
+    x = L.BatchNormalization(name="norm")(L.Conv2D(8, 3, name="conv")(image))
+    given = keras.Model(image, L.Dense(3, name="out")(L.Flatten(name="flat")(L.ReLU()(x))))
+    seen = []
+    stack = survey.stack
+    monkeypatch.setattr(survey, "stack", lambda d, *a, **k: seen.append(d) or stack(d, *a, **k))
+    got = mixed.allocate(given, "synthetic:40", {"bytes": 7000}, candidates=("w8a8", "w4a8"))
+    assert seen[0]["image"].shape == (40, 8, 8, 3) and np.ptp(seen[0]["image"]) > 1
+    assert got.measured["bytes"] <= 7000

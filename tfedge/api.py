@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfedge.data import InputSpec, load, stack
+from tfedge.calibration import check_preprocessing, made_up
+from tfedge.data import load, repeatable, stack
 from tfedge.errors import InputError
 from tfedge.record import Drift, OpAgreement, Timing
 from tfedge.schemes import Int16, QuantScheme, get_scheme
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from tfedge.checkup import Checkup
 
 _LAYER_SAMPLES = 16
-_SYNTHETIC = "synthetic:"
 
 
 def load_model(model: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
@@ -135,8 +135,8 @@ def convert(
             _check_takes(model, spec, name)
     facts = dict(metadata or {})
     if calibration is not None:
-        calibration = _replayable(_made_up(model, calibration, facts))
-        _check_preprocessing(calibration, lowering.source_of(model).inputs, facts)
+        calibration = repeatable(made_up(model, calibration, facts))
+        check_preprocessing(calibration, lowering.source_of(model).inputs, facts)
     samples = calibration
     if is_quantized(model) and spec.name == "w8a16" and qat_schemes(model) == ("w8a8",):
         from tfedge import quant
@@ -203,55 +203,6 @@ def _calibrated(
         model, spec.name, calibration, steps=steps, overrides=overrides
     )
     return made, [step.facts() for step in report]
-
-
-def _made_up(model: Any, data: Any, facts: Mapping[str, Any]) -> Any:
-    """The data; "synthetic:N" makes them up, within what the preprocessing can give."""
-    if not (isinstance(data, str) and data.startswith(_SYNTHETIC)):
-        return data
-    from tfedge import quant
-
-    count = data.removeprefix(_SYNTHETIC)
-    if not count.isdecimal() or int(count) < 1:
-        raise InputError(
-            "made-up calibration needs a number of samples", f"'{data}'", "synthetic:64"
-        )
-    ends = _pixel_ends(facts)
-    return quant.synthesize(model, int(count), bounds=ends)
-
-
-def _pixel_ends(facts: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Smallest and largest input after the preprocessing of 8-bit pixels; None where unknown."""
-    rule = facts.get("preprocessing") or {}
-    if not isinstance(rule.get("scale"), (int, float)):
-        return None
-    low, high = sorted((rule.get("offset", 0.0), 255 * rule["scale"] + rule.get("offset", 0.0)))
-    return low, high
-
-
-def _replayable(data: Any) -> Any:
-    """A generator can be read once, and calibration is looked at twice: keep its batches."""
-    return list(data) if hasattr(data, "__next__") else data
-
-
-def _check_preprocessing(data: Any, specs: Sequence[InputSpec], facts: Mapping[str, Any]) -> None:
-    """Refuses calibration data that were not preprocessed as the metadata say.
-
-    Raises:
-        InputError: The data lie outside the range of 8-bit pixels after preprocessing.
-    """
-    ends = _pixel_ends(facts)
-    if ends is None:
-        return
-    slack = 0.01 * (ends[1] - ends[0])
-    for name, values in stack(data, specs, limit=32).items():
-        low, high = float(np.min(values)), float(np.max(values))
-        if low < ends[0] - slack or high > ends[1] + slack:
-            raise InputError(
-                f"the calibration data for '{name}' are not preprocessed as the metadata say",
-                f"values {low:.3g} to {high:.3g}, expected {ends[0]:.3g} to {ends[1]:.3g}",
-                "Apply the preprocessing to the calibration data, or correct the metadata",
-            )
 
 
 def _as_file(tflite: Any) -> TFLiteModel:

@@ -82,6 +82,14 @@ def as_batches(
     return _batches(_Reader(tuple(specs), role), data, batch, limit)
 
 
+def repeatable(data: Any) -> Any:
+    """Data that can be read twice, where an iterator was given: its batches are kept."""
+    if not isinstance(data, Iterator):
+        return data
+    kept = list(data)
+    return lambda: iter(kept)
+
+
 def stack(
     data: Any, specs: Sequence[InputSpec], *, limit: int | None = None, role: str = "data"
 ) -> dict[str, np.ndarray]:

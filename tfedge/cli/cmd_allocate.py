@@ -20,7 +20,8 @@ def define(values: flags.FlagValues) -> None:
     """Defines the flags."""
     string, multi = flags.DEFINE_string, flags.DEFINE_multi_string
     string("model", None, "Float model (.keras, .h5).", flag_values=values)
-    string("calibration", None, "Samples: X.npz, a folder, or random:32.", flag_values=values)
+    samples = "Samples: X.npz, a folder, random:32, or synthetic:128."
+    string("calibration", None, samples, flag_values=values)
     multi("budget", None, "bytes=N, latency_us=N or sqnr_db=N.", flag_values=values)
     string("output", None, "TFLite file to write.", flag_values=values)
     string("target", "host", "Where time is measured.", flag_values=values)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfedge._keras import keras
+from tfedge.calibration import made_up
 from tfedge.errors import InputError, did_you_mean
 from tfedge.mixed.solver import NOISE, Link, Option, Solution, solve
 from tfedge.mixed.survey import CANDIDATES, Survey, float_model
@@ -127,8 +128,9 @@ def allocate(
 
     Args:
         model: A float Keras model of either flavour, or a path.
-        calibration: Typical inputs without labels, in any form that `tfedge.data.as_batches` takes.
-            100 or more: all set ranges, 32 measure noise, up to 64 of the others judge the file.
+        calibration: Typical inputs without labels, in any form that `tfedge.data.as_batches` takes,
+            or "synthetic:128" (see `quant.synthesize`). 100 or more: all set
+            ranges, 32 measure noise, up to 64 of the others judge the file.
         budget: Upper limits "bytes" (of the file) and "latency_us" (one inference, one thread, CPU
             time on the target), and a lower limit "sqnr_db" (signal-to-noise ratio of the outputs);
             some of them. With "sqnr_db" the cost that has no limit is minimised ("latency_us"
@@ -153,7 +155,8 @@ def allocate(
     source = float_model(model)
     network = network_of(source)
     pinned = _pinned(network, source, keep or {}, candidates)
-    found = Survey(source, network, calibration, candidates, (measure, target))
+    samples = made_up(source, calibration, {})
+    found = Survey(source, network, samples, candidates, (measure, target))
     options = found.options(pinned)
     dropped = drop_dominated(options, found.links)
     solution, file, seconds = _fitting(found, options, limits)

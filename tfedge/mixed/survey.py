@@ -14,7 +14,7 @@ import numpy as np
 from tfedge import api
 from tfedge._keras import flavour
 from tfedge.bridge import ServingModel, to_tf_keras
-from tfedge.data import stack
+from tfedge.data import repeatable, stack
 from tfedge.errors import InputError, ModelError, did_you_mean
 from tfedge.mixed.costs import Costs, costs_of
 from tfedge.mixed.latency import op_times, seam_cost, seam_times, timer_of
@@ -22,7 +22,6 @@ from tfedge.mixed.sensitivity import Noise, check_measure, sensitivities
 from tfedge.mixed.solver import Link, Option, Solution
 from tfedge.mixed.units import Network, half_ratios, quantized_layers
 from tfedge.quant import QuantizationWarning, quantize_aware
-from tfedge.quant.divisors import repeatable
 from tfedge.quant.placement import FLOAT
 from tfedge.quant.qat import origins
 from tfedge.quant.ranges import input_specs

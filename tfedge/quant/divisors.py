@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -36,14 +35,6 @@ def divisors(graph: Graph) -> dict[str, int]:
     """The divisors of a traced model: tensor numbers by name of the dividing call."""
     found = {c.name: divisor_of(c) for c in graph.calls}
     return {name: number for name, number in found.items() if number is not None}
-
-
-def repeatable(calibration: Any) -> Any:
-    """Calibration data that can be read twice, where an iterator was given."""
-    if not isinstance(calibration, Iterator):
-        return calibration
-    kept = list(calibration)
-    return lambda: iter(kept)
 
 
 def divisor_bounds(graph: Graph, data: Any) -> dict[str, tuple[float, float]]:

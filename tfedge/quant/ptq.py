@@ -18,13 +18,12 @@ import numpy as np
 
 from tfedge._keras import flavour, tf
 from tfedge.bridge import to_tf_keras
-from tfedge.data import stack
+from tfedge.data import repeatable, stack
 from tfedge.errors import InputError, did_you_mean
 from tfedge.graph import canonical
 from tfedge.quant import bias_correction, rounding
 from tfedge.quant.absorb import absorbed
 from tfedge.quant.clipping import RANGE_METHODS, clip, histograms_of
-from tfedge.quant.divisors import repeatable
 from tfedge.quant.equalise import equalised
 from tfedge.quant.qat import QuantizationWarning, quantize_aware
 from tfedge.quant.ranges import input_specs, run_over, watched

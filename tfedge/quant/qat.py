@@ -13,9 +13,10 @@ from typing import Any
 
 from tfedge._keras import flavour, keras, tf
 from tfedge.bridge import to_tf_keras
+from tfedge.data import repeatable
 from tfedge.errors import InputError, ModelError
 from tfedge.graph.trace import flatten, functional_of, trace
-from tfedge.quant.divisors import divisor_bounds, divisors, repeatable
+from tfedge.quant.divisors import divisor_bounds, divisors
 from tfedge.quant.normalise import normalise
 from tfedge.quant.ranges import calibrate, check_simulation, prepare_kernels
 from tfedge.quant.treatment import QAT_SCHEMES
