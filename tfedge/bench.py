@@ -132,7 +132,7 @@ def counters(target: str | Sequence[str]) -> list[Counter]:
     found: list[Counter] = []
     for place in _places(target):
         if not isinstance(place, Counter):
-            known = ", ".join(n for n in TARGETS if n.startswith("arm64:"))
+            known = ", ".join(n for n in TARGETS if n.startswith(("arm64:", "sim:")))
             fix = f"Use one of: {known}; tfedge doctor times ops on the host"
             raise TargetError("the target does not count the instructions of ops", place.name, fix)
         found.append(place)

@@ -110,8 +110,8 @@ class Timing:
     """Latency (or another cost) of one file on one target.
 
     Times are milliseconds per inference. `source` says what kind of number it is: "measured" on
-    hardware, "simulated" by a model of it, "emulated" (instruction counts, never latency). Numbers
-    of different sources, targets or thread counts are never ranked against each other.
+    hardware, "simulated" by a model of it (one value, in `min_ms` and `p50_ms`, of `cycles`),
+    "emulated" (instruction counts, never latency). Numbers of different sources, targets or thread counts are never ranked against each other.
     """
 
     model: str
@@ -135,6 +135,7 @@ class Timing:
     load: float = 0.0
     ratio_p50: float | None = None
     ratio_min: float | None = None
+    cycles: float | None = None
 
 
 @dataclass(frozen=True)

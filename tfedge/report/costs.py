@@ -20,6 +20,10 @@ _NOTE = (
     "Instructions are a cost that repeats exactly; they are not time. dot, fmla and smlal are "
     "parts of neon. An op with a kernel runs in XNNPACK; a kernel without an op is XNNPACK's own."
 )
+_MODEL = (
+    "ms are estimates, the least that the core's published throughputs allow; bound is what is "
+    "busy all that time."
+)
 
 
 def costs_table(name: str, costs: Costs) -> Group:
@@ -36,15 +40,26 @@ def costs_table(name: str, costs: Costs) -> Group:
     for row in costs.ops:
         place = "" if row.index is None else str(row.index)
         head = [place, row.op, row.layer, row.kernel]
-        shown.append([*head, *_numbers(row.mix), _share(row.mix.instructions, costs)])
-    for word, mix in (("(outside all ops)", costs.rest), ("total", costs.total)):
-        shown.append(["", word, "", "", *_numbers(mix), _share(mix.instructions, costs)])
-    header = ["", "op", "layer", "XNNPACK kernel", *_CLASSES, "share"]
-    table = plain_table(f"{name}, {costs.target}, emulated", header, shown)
-    for column in table.columns[4:]:
+        shown.append([*head, *_numbers(row.mix), *_shares(row.mix, row.ms, costs), row.bound])
+    outside = ("(outside all ops)", costs.rest, costs.rest_ms)
+    for word, mix, ms in (outside, ("total", costs.total, costs.ms)):
+        shown.append(["", word, "", "", *_numbers(mix), *_shares(mix, ms, costs), ""])
+    header = ["", "op", "layer", "XNNPACK kernel", *_CLASSES]
+    header += ["share"] if costs.ms is None else ["ms", "share", "bound"]
+    cells = [line[: len(header)] for line in shown]
+    table = plain_table(f"{name}, {costs.target}, {costs.source}", header, cells)
+    for column in table.columns[4 : 4 + len(_CLASSES) + 2]:
         column.justify = "right"
-    notes: list[RenderableType] = [Text(t, style="dim") for t in (_NOTE, costs.note) if t]
+    texts = (_NOTE, _MODEL if costs.ms is not None else "", costs.note)
+    notes: list[RenderableType] = [Text(t, style="dim") for t in texts if t]
     return Group(table, *notes)
+
+
+def _shares(mix: Mix, ms: float | None, costs: Costs) -> list[str]:
+    """The share of the instructions; or, of an estimate, time and its share."""
+    if costs.ms is None or ms is None:
+        return [_share(mix.instructions, costs.total.instructions)]
+    return [f"{ms:.4g}", _share(ms, costs.ms)]
 
 
 def matches_table(matches: Sequence[OutputMatch]) -> Table:
@@ -62,5 +77,5 @@ def _numbers(mix: Mix) -> list[str]:
     return [f"{getattr(mix, name):,}" for name in _CLASSES]
 
 
-def _share(count: int, costs: Costs) -> str:
-    return f"{count / costs.total.instructions:.1%}" if costs.total.instructions else ""
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else ""

@@ -115,6 +115,7 @@ def _summary(records: Sequence[Record]) -> str:
             if key.source == "emulated":
                 words = ("fewer instructions", "more instructions")
             unit = "" if key.source == "emulated" else " ms (min / p50 / p90)"
+            unit = " ms (estimate)" if key.source == "simulated" else unit
             big, word = _times(factor, words)
             cards.append((big, f"{rows.latency_text(timing)}{unit}, {key}", word))
     if final.macs and base.macs and final.macs != base.macs:
@@ -166,8 +167,7 @@ def _table(records: Sequence[Record]) -> str:
         "MACs",
     ]
     for key in keys:
-        unit = "instructions" if key.source == "emulated" else "min / p50 / p90 ms"
-        header += [f"{unit} ({key})", "Speed-up"]
+        header += [f"{key.columns[0]} ({key})", "Speed-up"]
     body = []
     for record in rows.shown(records):
         factor = rows.smaller(record, base)

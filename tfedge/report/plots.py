@@ -211,6 +211,8 @@ def latency_title(key: rows.TimingKey) -> str:
     """Axis title of one timing key."""
     if key.source == "emulated":
         return f"Million instructions per inference ({key})"
+    if key.source == "simulated":
+        return f"Estimated ms per inference ({key})"
     return f"Latency p50 per inference, ms ({key})"
 
 

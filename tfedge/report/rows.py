@@ -28,6 +28,15 @@ class TimingKey:
     def __str__(self) -> str:
         return f"{self.target}, {self.source}, {self.threads} thread{'s' * (self.threads != 1)}"
 
+    @property
+    def columns(self) -> tuple[str, str]:
+        """Headings of the cost and of its quotient to the first row's."""
+        if self.source == "emulated":
+            return "instructions", "times fewer"
+        if self.source == "simulated":
+            return "ms (estimate)", "speed-up"
+        return "min / p50 / p90 ms", "speed-up"
+
 
 def key_of(timing: Timing) -> TimingKey:
     """The comparison key of a timing."""
@@ -129,6 +138,8 @@ def footnotes(records: Sequence[Record]) -> list[str]:
         notes.append("Timings of different targets, sources or thread counts are not comparable.")
     if any(k.source == "emulated" for k in keys):
         notes.append("Emulated rows count instructions; that is a cost, never a latency.")
+    if any(k.source == "simulated" for k in keys):
+        notes.append("Simulated rows are estimates by a model of the device, not measurements.")
     return notes
 
 
@@ -171,9 +182,14 @@ def count_text(count: float) -> str:
 
 
 def latency_text(timing: Timing) -> str:
-    """Minimum, p50 and p90 in milliseconds, as "a / b / c"; instructions for an emulated timing."""
+    """Minimum, p50 and p90 in milliseconds, as "a / b / c"; instructions for an emulated timing.
+
+    A simulated timing has one value.
+    """
     if timing.p50_ms is None:
         return f"{count_text(timing.instructions or 0)} instr." if timing.instructions else ""
+    if timing.source == "simulated":
+        return f"{timing.p50_ms:#.4g}".rstrip(".")
     values = (timing.min_ms, timing.p50_ms, timing.p90_ms)
     return " / ".join("?" if v is None else f"{v:#.3g}".rstrip(".") for v in values)
 

@@ -104,9 +104,7 @@ def _escaped(cells: Sequence[str]) -> list[str]:
 
 
 def _latency_columns(key: rows.TimingKey) -> list[tuple[str, str]]:
-    if key.source == "emulated":
-        return [("instructions", "right"), ("times fewer", "right")]
-    return [("min / p50 / p90 ms", "right"), ("speed-up", "right")]
+    return [(name, "right") for name in key.columns]
 
 
 def _latency_cells(record: Record, base: Record | None, key: rows.TimingKey) -> list[str]:
@@ -125,6 +123,8 @@ def _caption(records: Sequence[Record], key: rows.TimingKey) -> str:
     if key.source == "emulated":
         count = f"{timings[0].runs} inference{'s' * (timings[0].runs != 1)} counted"
         return "; ".join([p for p in (str(key), isa, count) if p] + ["a cost, not a latency"])
+    if key.source == "simulated":
+        return "; ".join([p for p in (str(key), isa) if p] + ["an estimate, not a measurement"])
     parts = [str(key), isa, f"{timings[0].runs} runs, in pairs with the first row"]
     return "; ".join([p for p in parts if p] + [f"load {min(loads):.1f} to {max(loads):.1f}"])
 
@@ -154,7 +154,7 @@ def timing_table(timings: Sequence[Timing]) -> Group:
     for key in rows.timing_keys(records):
         group = [r for r in records if rows.timing_of(r, key)]
         columns = [("model", ""), *_latency_columns(key), ("size", "right")]
-        timed = key.source != "emulated"
+        timed = key.source == "measured"
         columns += [("init ms", "right"), ("peak MB", "right")] if timed else []
         columns += [("XNNPACK ops", "right"), ("partitions", "right")]
         table = _new(str(key), columns)

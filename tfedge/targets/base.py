@@ -165,6 +165,12 @@ def _arm64(cpu: str) -> Target:
     return Arm64Target(cpu)
 
 
+def _sim(cpu: str) -> Target:
+    from tfedge.targets.sim.target import SimTarget
+
+    return SimTarget(cpu)
+
+
 TARGETS: dict[str, Callable[[], Target]] = {
     "host": _host,
     "host:amx": _host_amx,
@@ -174,6 +180,9 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "arm64:cortex-a72": partial(_arm64, "cortex-a72"),
     "arm64:cortex-a76": partial(_arm64, "cortex-a76"),
     "arm64:neoverse-n1": partial(_arm64, "neoverse-n1"),
+    "sim:cortex-a53": partial(_sim, "cortex-a53"),
+    "sim:cortex-a72": partial(_sim, "cortex-a72"),
+    "sim:cortex-a76": partial(_sim, "cortex-a76"),
 }
 """Makers of the targets by name; each imports what it needs when it is called."""
 

@@ -68,6 +68,8 @@ class OpCost:
         layer: Keras layer behind it, where the file's metadata name the layers, or "".
         kernel: XNNPACK's name of it, or "" for the runtime's own kernel.
         mix: Its instructions.
+        ms: Milliseconds by a model of the core; None where there is none.
+        bound: What of the core it keeps busy then, or "".
     """
 
     index: int | None
@@ -75,6 +77,8 @@ class OpCost:
     layer: str
     kernel: str
     mix: Mix
+    ms: float | None = None
+    bound: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,9 @@ class Costs:
         rest: Of the runtime outside all ops: the total less the ops', because under the profiler
             it would be more.
         note: What is to be said of the rows, or "".
+        source: As in `Timing`.
+        ms: Milliseconds of all by a model of the core; None where there is none.
+        rest_ms: Those of `rest`.
     """
 
     target: str
@@ -96,6 +103,9 @@ class Costs:
     ops: tuple[OpCost, ...]
     rest: Mix
     note: str = ""
+    source: str = "emulated"
+    ms: float | None = None
+    rest_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -128,15 +128,23 @@ class Arm64Target:
         found = [self._timing(name, file, min(runs, COUNTED)) for name, file in files.items()]
         if len(found) < 2:
             return found
-        counts = [t.instructions or 1 for t in found]
-        ratios = [count / counts[0] for count in counts]
+        costs = [self._cost(timing) for timing in found]
+        ratios = [cost / costs[0] for cost in costs]
         pairs = zip(found, ratios, strict=True)
         return [Timing(**{**vars(t), "ratio_p50": r, "ratio_min": r}) for t, r in pairs]
 
-    def _timing(self, name: str, file: _File, runs: int) -> Timing:
+    def _cost(self, timing: Timing) -> float:
+        """What the ratios are of."""
+        return timing.instructions or 1
+
+    def _timing(self, name: str, file: ArmFile, runs: int) -> Timing:
+        return self._counted(name, file, runs)[0]
+
+    def _counted(self, name: str, file: ArmFile, runs: int) -> tuple[Timing, Costs]:
+        """A file's instructions, in total and op by op."""
         total, reply = file.count(runs), file.profile()
         ops = len(flatbuffer.read(file.data).subgraphs[0].operators or [])
-        return Timing(
+        timing = Timing(
             model=name,
             target=self.name,
             source=self.source,
@@ -149,6 +157,7 @@ class Arm64Target:
             partitions=partitions(reply.events, reply.clocks),
             isa=CPUS[self.cpu].isa,
         )
+        return timing, self._by_op(file, total, reply)
 
     def costs(self, data: bytes) -> Costs:
         """Instructions by class of an inference, and of each op.
@@ -161,18 +170,20 @@ class Arm64Target:
             TargetError: The emulator is not set up, or the file fails.
         """
         file = self._file("the file", data)
-        total, reply = file.count(1), file.profile()
-        rows = op_costs(data, reply.events, reply.clocks)
+        return self._by_op(file, file.count(1), file.profile())
+
+    def _by_op(self, file: ArmFile, total: Mix, reply: Reply) -> Costs:
+        rows = op_costs(file.data, reply.events, reply.clocks)
         rest = total
         for row in rows:
             rest = rest.less(row.mix, 1)
         return Costs(self.name, total, rows, rest, _note(total, [row.mix for row in rows]))
 
-    def _file(self, who: str, data: bytes) -> _File:
-        return _File(self, who, data)
+    def _file(self, who: str, data: bytes) -> ArmFile:
+        return ArmFile(self, who, data)
 
 
-class _File(Ends):
+class ArmFile(Ends):
     """A file on an emulated core."""
 
     def __init__(self, target: Arm64Target, who: str, data: bytes) -> None:

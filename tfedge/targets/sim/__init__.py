@@ -1,0 +1,1 @@
+"""Arm cores as targets: time by a published model of the core, from counted instructions."""
