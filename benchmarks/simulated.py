@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Any
 
 from rows import RESULTS, main
@@ -104,7 +105,9 @@ def compare() -> None:
         rows = [r for r in published if plain in table.get(r, {})]
         ours = [table[r].get(other, table[r][plain]) for r in rows]
         theirs = [published[r] for r in rows]
-        print(f"\n{source}\n\n| row | published ms | est. ms, 1 core | quotient |\n|---|---|---|---|")
+        print(
+            f"\n{source}\n\n| row | published ms | est. ms, 1 core | quotient |\n|---|---|---|---|"
+        )
         for row, a, b in zip(rows, theirs, ours, strict=True):
             print(f"| {row} | {a:g} | {b:g} | {a / b:.2f} |")
         if len(rows) > 2:
@@ -120,4 +123,5 @@ def spearman(first: list[float], second: list[float]) -> float:
 
 if __name__ == "__main__":
     main("simulated", [f"{n}/{s}" for n in NETWORKS for s in SCHEMES], measure, __doc__ or "")
-    compare()
+    if "--row" not in sys.argv:  # those are the processes of single rows
+        compare()

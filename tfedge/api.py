@@ -300,15 +300,19 @@ def _samples(data: Any, source: Any, limit: int | None) -> dict[str, np.ndarray]
 
 
 def benchmark(
-    models: Any, target: str | Sequence[str] = "host", runs: int = 50, threads: int = 1
+    models: Any,
+    target: str | Sequence[str] = "host",
+    runs: int = 50,
+    threads: int | None = None,
 ) -> list[Timing]:
     """Measures TFLite files, several in turn, so that their ratios hold on a noisy machine.
 
     Args:
         models: TFLiteModels, bytes or paths, or one of them.
-        target: A name in `tfedge.targets.TARGETS`, or several.
+        target: A name in `tfedge.targets.TARGETS`, or of one of its families, or the path of a
+            device file (docs/TARGETS.md), or several.
         runs: Timed runs of each file.
-        threads: Threads of the runtime.
+        threads: Threads of the runtime; None takes what a device's file says, else 1.
 
     Returns:
         One Timing a file, in order, for each target in turn; `ratio_p50` and `ratio_min` are
@@ -341,7 +345,7 @@ def doctor(
         fix: Apply the rewrites of `tfedge.tflite.fixes.FIXES` that hold. Each is proved on this
             very file, by running both on random inputs and on `data`: one that moves an output too
             far, or that makes the file slower, is undone and reported.
-        target: Where to measure; a name in `tfedge.targets.TARGETS`.
+        target: Where to measure; as in `benchmark`.
         data: Inputs in any of the forms that `verify` takes; at most 32 samples are used.
         max_steps: Steps that an output of the file may move; a float output may not move beyond
             rounding. Each rewritten op alone stays within one step in any case.

@@ -11,6 +11,7 @@ from tfedge.errors import InputError, TargetError
 from tfedge.record import OutputMatch, Timing
 from tfedge.targets import TARGETS, Counter, Target, get_target
 from tfedge.targets.arm64.costs import Costs
+from tfedge.targets.device import threads_on
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import random_inputs
 from tfedge.tflite.ends import file_ends
@@ -27,7 +28,7 @@ def measure(
     *,
     target: str | Sequence[str] = "host",
     runs: int = 50,
-    threads: int = 1,
+    threads: int | None = None,
 ) -> list[Timing]:
     """Times files in turn, in one process, and relates them to the first.
 
@@ -38,10 +39,11 @@ def measure(
         models: The files; the first is what the others' ratios refer to. A path's stem is the
             name in the result, for a `TFLiteModel` its `meta["label"]` or scheme; equal names get
             a number.
-        target: One of `tfedge.targets.TARGETS`, or several: the files are measured on one after
-            the other, and are compared within each only.
+        target: One of `tfedge.targets.TARGETS`, a name of one of `FAMILIES`, or a device file, or
+            several: the files are measured on one after the other, and are compared within each
+            only.
         runs: Samples of each file, at least 1; under about 20 the p90 and p99 say little.
-        threads: Threads of the kernels, at least 1.
+        threads: Threads of the kernels, at least 1; None takes the device's own number, else 1.
 
     Returns:
         One Timing per file, in order, for each target in turn; see
@@ -52,20 +54,26 @@ def measure(
             is no TFLite file.
         TargetError: The target is unknown, or a file fails there (the message names it).
     """
-    for word, number in (("runs", runs), ("threads", threads)):
+    for word, number in (("runs", runs), ("threads", 1 if threads is None else threads)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InputError(f"{word} must be a whole number, at least 1", repr(number))
     places, files = _places(target), _files(models)
     for place in places:
-        place.prepare(threads)
-    return [timing for place in places for timing in place.time(files, runs, threads)]
+        place.prepare(threads_on(place, threads))
+    return [t for p in places for t in p.time(files, runs, threads_on(p, threads))]
 
 
 def _places(target: str | Sequence[str]) -> list[Target]:
     names = [target] if isinstance(target, str) else list(dict.fromkeys(target))
     if not names:
         raise InputError("there is no target to measure on")
-    return [get_target(name) for name in names]
+    places = [get_target(name) for name in names]
+    shown = [place.name for place in places]
+    for name in shown:
+        if shown.count(name) > 1:
+            fix = "Give one of the device files another name"
+            raise InputError("two targets have the same name", f"'{name}'", fix)
+    return places
 
 
 def _files(models: Sequence[Model] | Model) -> dict[str, bytes]:

@@ -99,6 +99,8 @@ def _in_turn(place: Target, files: Mapping[str, bytes]) -> tuple[Timing, ...]:
 def _ratio(place: Target, before: bytes, after: bytes) -> float:
     """Quotient of the minima; of wall or CPU time, whichever was disturbed less."""
     first, second = place.time({"before": before, "after": after}, _RUNS, 1)
+    if first.cycles and second.cycles:
+        return second.cycles / first.cycles
     if first.instructions and second.instructions:
         return second.instructions / first.instructions
     ratios = [second.min_ms / first.min_ms]

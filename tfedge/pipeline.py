@@ -34,6 +34,7 @@ from tfedge.specs import (
 )
 from tfedge.stage_files import StageModel, asked_for, plan_files, write_files
 from tfedge.start import Start, check_names, make_start, rehearse
+from tfedge.targets import device
 from tfedge.workdir import StageFolder, digest, locked, open_workdir
 
 # What a stage adds to the label of the model.
@@ -131,15 +132,16 @@ class _Run:
     def _stage(self, number: int, name: str, spec: StageSpec | None) -> None:
         """Skips one stage or carries it out, and takes up what it left."""
         folder = StageFolder(self.root, f"{number:02d}_{name}")
-        key = digest(
-            {
-                "spec": spec.hash() if spec else "",
-                "seed": self.recipe.seed,
-                "start": self.start.fingerprint,
-                "before": self.outputs,
-                "version": __version__,
-            }
-        )
+        depends: dict[str, Any] = {
+            "spec": spec.hash() if spec else "",
+            "seed": self.recipe.seed,
+            "start": self.start.fingerprint,
+            "before": self.outputs,
+            "version": __version__,
+        }
+        if isinstance(spec, BenchmarkSpec):
+            depends["devices"] = device.texts(spec.targets)
+        key = digest(depends)
         files = folder.outputs(key)
         if files is not None and self._incomplete(folder, spec):
             # What could not be written then may work now (another version of a library).

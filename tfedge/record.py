@@ -111,7 +111,8 @@ class Timing:
 
     Times are milliseconds per inference. `source` says what kind of number it is: "measured" on
     hardware, "simulated" by a model of it (one value, in `min_ms` and `p50_ms`, of `cycles`),
-    "emulated" (instruction counts, never latency). Numbers of different sources, targets or thread counts are never ranked against each other.
+    "emulated" (instruction counts, never latency). Numbers of different sources, targets or thread
+    counts are never ranked against each other.
     """
 
     model: str

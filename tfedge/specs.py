@@ -334,15 +334,15 @@ class BenchmarkSpec(StageSpec):
     """Measures all files of this run in pairs, the baseline's float32 file first.
 
     Attributes:
-        targets: Names in `targets.TARGETS`.
+        targets: Names in `targets.TARGETS` or of its families, or paths of device files.
         runs: Timed rounds.
-        threads: Threads of the runtime.
+        threads: Threads of the runtime; null takes what a device's file says, else 1.
     """
 
     stage: ClassVar[str] = "benchmark"
     targets: tuple[str, ...] = keys.words(("host",))
     runs: int = keys.number(50, 1, whole=True)
-    threads: int = keys.number(1, 1, whole=True)
+    threads: int | None = keys.number(None, 1, whole=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

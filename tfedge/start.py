@@ -99,13 +99,15 @@ def check_names(recipe: Recipe) -> None:
             that is not there.
     """
     from tfedge.targets import get_target
+    from tfedge.targets.device import threads_on
 
     for spec in recipe.stages:
         if isinstance(spec, PruneSpec):
             stages.check_importance(spec.importance)
         if isinstance(spec, BenchmarkSpec):
             for name in spec.targets:
-                get_target(name).prepare(spec.threads)
+                place = get_target(name)
+                place.prepare(threads_on(place, spec.threads))
         for name in spec.teacher if isinstance(spec, DistillSpec) else ():
             if name != "baseline" and not Path(name).exists():
                 raise InputError("there is no such teacher", f"'{name}'", "Check the path")

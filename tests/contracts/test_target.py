@@ -12,14 +12,15 @@ from tfedge.targets import TARGETS, Target, get_target
 from tfedge.tflite import Interpreter, flatbuffer
 
 # Cores differ in their kernels only: one without dot products, one with them.
-CORES = ("arm64:cortex-a53", "arm64:cortex-a76")
-TESTED = [n for n in sorted(TARGETS) if not n.startswith("arm64:")]
+CORES = ("arm64:cortex-a53", "arm64:cortex-a76", "sim:cortex-a72")
+EMULATED = ("arm64:", "sim:")
+TESTED = [n for n in sorted(TARGETS) if not n.startswith(EMULATED)]
 TESTED += [pytest.param(n, marks=pytest.mark.slow) for n in CORES]
 
 
 @pytest.fixture(params=TESTED)
 def target(request):
-    if request.param.startswith("arm64:"):
+    if request.param.startswith(EMULATED):
         emulator.needed()
     return get_target(request.param)
 
@@ -97,7 +98,10 @@ def test_timings_are_complete_and_in_order(target):
         assert (timing.threads, timing.runs) == (1, 3)
         assert timing.bytes == len(files[timing.model]) and timing.total_ops == 7
         assert 0 <= timing.delegated_ops <= 7
-        if timing.source != "emulated":
+        if timing.source == "simulated":
+            assert 0 < timing.min_ms == timing.p50_ms < math.inf and timing.cycles > 0
+            assert timing.p90_ms is timing.p99_ms is None
+        elif timing.source == "measured":
             times = [timing.min_ms, timing.p50_ms, timing.p90_ms, timing.p99_ms]
             assert times == sorted(times) and times[0] > 0 and math.isfinite(times[-1])
     assert found[0].ratio_p50 == found[0].ratio_min == 1.0

@@ -26,10 +26,13 @@ def define(values: flags.FlagValues) -> None:
         "model", [], "TFLite file (or as an argument); repeatable.", flag_values=values
     )
     flags.DEFINE_multi_string(
-        "target", ["host"], "Where to measure; repeatable.", flag_values=values
-    )
+        "target", ["host"], "Where to measure: a target or a device file; repeatable.",
+        flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_integer("runs", 50, "Timed rounds.", flag_values=values)
-    flags.DEFINE_integer("threads", 1, "Threads of the runtime.", flag_values=values)
+    flags.DEFINE_integer(
+        "threads", None, "Threads of the runtime (the device file's, else 1).", flag_values=values
+    )
     flags.DEFINE_boolean("ops", False, "Show the instructions of each op.", flag_values=values)
     flags.DEFINE_boolean(
         "outputs", False, "Compare outputs on random inputs with this machine's, bit for bit.",

@@ -4,20 +4,23 @@
     tfedge target setup arm64
     tfedge target remove arm64
 
-The arm64 targets run real aarch64 kernels under an emulator and count instructions. Their set-up
-needs Debian on x86_64 and no root: it fetches Debian's packages and the runtime's aarch64 wheel
-into $TFEDGE_ARM64, or tfedge/arm64 in the user's cache folder.
+The list has the targets, the families of targets with names of their own ("ssh:..."), and the
+device files of configs/targets. The arm64 targets run real aarch64 kernels under an emulator and
+count instructions; the sim targets estimate times from these counts. Their set-up needs Debian on
+x86_64 and no root: it fetches Debian's packages and the runtime's aarch64 wheel into
+$TFEDGE_ARM64, or tfedge/arm64 in the user's cache folder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from tfedge.cli.output import check_folder, show, write_json
-from tfedge.errors import InputError, did_you_mean
+from tfedge.errors import InputError, TfedgeError, did_you_mean
 
 REQUIRED = ()
 ACTIONS = ("list", "setup", "remove")
@@ -55,8 +58,10 @@ def run(values: flags.FlagValues) -> None:
 
 
 def _list() -> tuple[Any, Any]:
+    from rich.console import Group
+
     from tfedge.report.table import plain_table
-    from tfedge.targets import TARGETS, get_target
+    from tfedge.targets import FAMILIES, TARGETS, device, get_target
     from tfedge.targets.arm64 import installation
 
     emulator = installation.state()
@@ -64,12 +69,37 @@ def _list() -> tuple[Any, Any]:
         {
             "target": name,
             "source": get_target(name).source,
-            "state": emulator if name.startswith("arm64:") else "ready",
+            "state": emulator if name.startswith(("arm64:", "sim:")) else "ready",
         }
         for name in TARGETS
     ]
+    rows += [
+        {"target": f"{family}:...", "source": "", "state": "see docs/TARGETS.md"}
+        for family in FAMILIES
+    ]
     table = plain_table("", ["target", "source", "state"], [list(row.values()) for row in rows])
-    return rows, table
+    devices = [_device(path) for path in device.files_in()]
+    cells = [list(row.values()) for row in devices]
+    header = ["device file", "target", "description"]
+    shown = plain_table("", header, cells) if cells else ""
+    return [*rows, *devices], Group(table, shown, _DEVICES.format(folder=device.FOLDER))
+
+
+_DEVICES = (
+    "Devices of your own: YAML files (target: ..., threads, description, options) in {folder} or\n"
+    "anywhere else; --target takes their paths."
+)
+
+
+def _device(path: Path) -> dict[str, str]:
+    """A line about a device file, also where it is wrong."""
+    from tfedge.targets import device
+
+    try:
+        spec = device.load(path)
+    except TfedgeError as error:
+        return {"device": str(path), "target": "", "description": str(error)}
+    return {"device": str(path), "target": spec.target, "description": spec.description}
 
 
 def _set_up() -> tuple[Any, str]:

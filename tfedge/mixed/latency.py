@@ -9,6 +9,7 @@ import numpy as np
 
 from tfedge.errors import InputError
 from tfedge.targets import get_target
+from tfedge.targets.device import behind
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.single import requantization, single_op
 
@@ -36,7 +37,7 @@ def timer_of(target: str) -> OpTimer:
         InputError: It cannot.
         TargetError: There is no such target.
     """
-    found = get_target(target)
+    found = behind(get_target(target))
     if not hasattr(found, "quick"):
         raise InputError("this target does not time single ops", f"'{target}'", "Use 'host'")
     return cast(OpTimer, found)

@@ -194,12 +194,18 @@ def get_target(name: str) -> Target:
     """Makes a target.
 
     Args:
-        name: One of `TARGETS`, or "FAMILY:REST" with a family of `FAMILIES`.
+        name: One of `TARGETS`, or "FAMILY:REST" with a family of `FAMILIES`; or the path of a
+            device file (`tfedge.targets.device`), which ends in .yaml or .yml.
 
     Raises:
+        InputError: A device file with an unknown key, or a bad value.
         TargetError: There is no such target, the message suggests the nearest; or what follows
             the family is not understood.
     """
+    if name.endswith((".yaml", ".yml")):
+        from tfedge.targets import device
+
+        return device.load(name).make()
     if name in TARGETS:
         return TARGETS[name]()
     family, colon, rest = name.partition(":")
