@@ -60,8 +60,10 @@ def test_equal_names_get_numbers():
     assert [t.model for t in measure([model] * 3, runs=1)] == ["x", "x (2)", "x (3)"]
 
 
-@pytest.mark.parametrize("bad", [0, -1, 1.5, True, None])
-@pytest.mark.parametrize("word", ["runs", "threads"])
+@pytest.mark.parametrize(
+    ("word", "bad"),
+    [(word, bad) for word in ("runs", "threads") for bad in (0, -1, 1.5, True)] + [("runs", None)],
+)
 def test_numbers_below_one_are_refused(word, bad):
     with pytest.raises(InputError, match=f"{word} must be"):
         measure(tflite_files.file("two"), **{word: bad})

@@ -33,6 +33,7 @@ ALLOWED = {
     "lower": [*DATA, *KERAS, "graph", "tflite"],
 }
 TOP = {
+    "accuracy",
     "api",
     "agreement",
     "calibration",
@@ -50,6 +51,7 @@ TOP = {
 ABOVE = {
     "calibration": {"api", "cli", "mixed", "pipeline", "stages", "stage_files", "start"},
     "api": {"pipeline", "stages", "stage_files", "start", "cli"},
+    "accuracy": {"api", "cli", "pipeline", "stages", "stage_files", "start"},
     "checkup": {"api", "cli", "pipeline"},
     "describe": {"cli", "pipeline"},
     "mixed": {"cli", "pipeline", "stages", "stage_files", "start"},

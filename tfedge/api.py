@@ -304,6 +304,8 @@ def benchmark(
     target: str | Sequence[str] = "host",
     runs: int = 50,
     threads: int | None = None,
+    task: Any = None,
+    samples: int | None = None,
 ) -> list[Timing]:
     """Measures TFLite files, several in turn, so that their ratios hold on a noisy machine.
 
@@ -313,10 +315,14 @@ def benchmark(
             device file (docs/TARGETS.md), or several.
         runs: Timed runs of each file.
         threads: Threads of the runtime; None takes what a device's file says, else 1.
+        task: What the files are for: a Task, or what `task.get_task` takes. Its test samples are
+            then run on the targets, and here, and each Timing has a `score`.
+        samples: How many; None takes all on hardware, 200 where a target is emulated or simulated.
 
     Returns:
         One Timing a file, in order, for each target in turn; `ratio_p50` and `ratio_min` are
-        relative to the first file on the same target.
+        relative to the first file on the same target. A target that cannot run files has the
+        reason in its `score.error`.
 
     Raises:
         InputError: A bad value or file.
@@ -325,9 +331,16 @@ def benchmark(
     from tfedge import bench
 
     single = isinstance(models, (str, Path, bytes, TFLiteModel))
-    return bench.measure(
-        [models] if single else list(models), target=target, runs=runs, threads=threads
-    )
+    files = [models] if single else list(models)
+    if task is None and samples is not None:
+        raise InputError("samples have no meaning without a task", str(samples), "Give task=")
+    if task is None:
+        return bench.measure(files, target=target, runs=runs, threads=threads)
+    from tfedge import accuracy
+
+    tests = accuracy.tests_of(files, task)
+    found = bench.measure(files, target=target, runs=runs, threads=threads)
+    return accuracy.with_scores(found, tests, target, samples)
 
 
 def doctor(

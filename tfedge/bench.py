@@ -57,13 +57,19 @@ def measure(
     for word, number in (("runs", runs), ("threads", 1 if threads is None else threads)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InputError(f"{word} must be a whole number, at least 1", repr(number))
-    places, files = _places(target), _files(models)
+    places, files = places_of(target), files_of(models)
     for place in places:
         place.prepare(threads_on(place, threads))
     return [t for p in places for t in p.time(files, runs, threads_on(p, threads))]
 
 
-def _places(target: str | Sequence[str]) -> list[Target]:
+def places_of(target: str | Sequence[str]) -> list[Target]:
+    """The targets of some names, each once.
+
+    Raises:
+        InputError: There is none, or two devices have the same name.
+        TargetError: One is unknown.
+    """
     names = [target] if isinstance(target, str) else list(dict.fromkeys(target))
     if not names:
         raise InputError("there is no target to measure on")
@@ -76,7 +82,12 @@ def _places(target: str | Sequence[str]) -> list[Target]:
     return places
 
 
-def _files(models: Sequence[Model] | Model) -> dict[str, bytes]:
+def files_of(models: Sequence[Model] | Model) -> dict[str, bytes]:
+    """Files by the names that results show.
+
+    Raises:
+        InputError: There is none, a path that is not there, or what is no TFLite file.
+    """
     given = [models] if isinstance(models, (TFLiteModel, str, Path, bytes)) else list(models)
     if not given:
         raise InputError("there is no model to measure")
@@ -127,7 +138,7 @@ def count_ops(
         TargetError: The target does not count instructions, or a file fails there.
     """
     places = counters(target)
-    return {n: [place.costs(data) for place in places] for n, data in _files(models).items()}
+    return {n: [place.costs(data) for place in places] for n, data in files_of(models).items()}
 
 
 def counters(target: str | Sequence[str]) -> list[Counter]:
@@ -138,7 +149,7 @@ def counters(target: str | Sequence[str]) -> list[Counter]:
         TargetError: One is unknown, or does not count them.
     """
     found: list[Counter] = []
-    for place in _places(target):
+    for place in places_of(target):
         if not isinstance(place, Counter):
             known = ", ".join(n for n in TARGETS if n.startswith(("arm64:", "sim:")))
             fix = f"Use one of: {known}; tfedge doctor times ops on the host"
@@ -164,7 +175,7 @@ def compare_outputs(
             inputs have no batch axis.
         TargetError: A target is unknown or not set up, or a file fails there or here.
     """
-    places, files = _places(target), _files(models)
+    places, files = places_of(target), files_of(models)
     for place in places:
         place.prepare()
     inputs = {name: _inputs(data) for name, data in files.items()}

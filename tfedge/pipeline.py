@@ -12,6 +12,7 @@ from typing import Any
 from tfedge import api, bench, stages, train
 from tfedge import recipe as recipes
 from tfedge._version import __version__
+from tfedge.accuracy import tests_of, with_scores
 from tfedge.errors import InputError
 from tfedge.facts import run_facts
 from tfedge.files import replacing, write_atomic
@@ -267,15 +268,13 @@ class _Run:
         """Measures all files in pairs with the first one, the baseline in float32."""
         rows = [r for r in self.files if r.bytes]
         timings: dict[str, list[Timing]] = {r.path: [] for r in rows}
+        files = [self.root / r.path for r in rows]
+        tests = tests_of(files, self.start.task) if spec.eval else {}
         for name in spec.targets:
-            text = f"measuring {len(rows)} files on {name}"
-            with working(text):
-                found = bench.measure(
-                    [self.root / r.path for r in rows],
-                    target=name,
-                    runs=spec.runs,
-                    threads=spec.threads,
-                )
+            with working(f"measuring {len(rows)} files on {name}"):
+                found = bench.measure(files, target=name, runs=spec.runs, threads=spec.threads)
+            if spec.eval:
+                found = with_scores(found, tests, name, spec.samples)
             for row, timing in zip(rows, found, strict=True):
                 timings[row.path].append(timing)
         _write_json(target / TIMINGS, timings)

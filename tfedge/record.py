@@ -106,6 +106,29 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class Score:
+    """How good a file is on a target, beside this machine's runtime on the same samples.
+
+    Attributes:
+        samples: Number of test samples that were run.
+        of: Number of test samples that there are.
+        scores: Named scores on the target, for example {"accuracy": 0.915}.
+        host: Those of this machine.
+        standard_error: Of each accuracy p as an estimate for all there is: sqrt(p (1 - p) / N) of
+            the binomial distribution. The difference to the host's is not blurred by it: both saw
+            the same samples.
+        error: Why there are no scores, or "".
+    """
+
+    samples: int = 0
+    of: int = 0
+    scores: dict[str, float] = field(default_factory=dict)
+    host: dict[str, float] = field(default_factory=dict)
+    standard_error: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class Timing:
     """Latency (or another cost) of one file on one target.
 
@@ -137,6 +160,7 @@ class Timing:
     ratio_p50: float | None = None
     ratio_min: float | None = None
     cycles: float | None = None
+    score: Score | None = None
 
 
 @dataclass(frozen=True)
@@ -214,7 +238,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(cls: type, value: dict[str, Any]) -> Any:
-    """Rebuilds a Record, Timing, Drift, LayerDrift or CertificateRow from `to_json`'s form.
+    """Rebuilds a Record, Timing, Score, Drift, LayerDrift or CertificateRow from `to_json`'s form.
 
     Args:
         cls: One of the classes of this module.
@@ -222,6 +246,7 @@ def from_json(cls: type, value: dict[str, Any]) -> Any:
     """
     nested = {
         "timing": lambda v: [from_json(Timing, t) for t in v],
+        "score": lambda v: None if v is None else from_json(Score, v),
         "drift": lambda v: None if v is None else from_json(Drift, v),
         "certificate": lambda v: [from_json(CertificateRow, r) for r in v],
         "layers": lambda v: tuple(from_json(LayerDrift, r) for r in v),

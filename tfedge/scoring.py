@@ -160,3 +160,23 @@ def by_output(values: Any, names: Sequence[str], what: str) -> dict[str, Any]:
         found = f"{len(values)}" if isinstance(values, (list, tuple)) else "one array"
         raise InputError(f"{what} must be given for each of {len(names)} outputs", found)
     return dict(zip(names, values, strict=True))
+
+
+def as_arrays(value: Any) -> Any:
+    """Tensors to arrays, in whatever structure they stand."""
+    if isinstance(value, dict):
+        return {k: as_arrays(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(as_arrays(v) for v in value)
+    return np.asarray(value)
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Batches to one array each, in their structure; a single named output as its array."""
+    first = parts[0]
+    if isinstance(first, dict):
+        by_name = {k: np.concatenate([p[k] for p in parts]) for k in first}
+        return next(iter(by_name.values())) if len(by_name) == 1 else by_name
+    if isinstance(first, tuple):
+        return tuple(np.concatenate([p[i] for p in parts]) for i in range(len(first)))
+    return np.concatenate(parts)

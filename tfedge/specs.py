@@ -336,18 +336,25 @@ class BenchmarkSpec(StageSpec):
     Attributes:
         targets: Names in `targets.TARGETS` or of its families, or paths of device files.
         runs: Timed rounds.
-        threads: Threads of the runtime; null takes what a device's file says, else 1.
+        threads: Threads of the runtime; null: those of a device's file, else 1.
+        eval: Score the files on the targets too, on test samples.
+        samples: How many; null: all on hardware, 200 where a target is emulated or simulated.
     """
 
     stage: ClassVar[str] = "benchmark"
     targets: tuple[str, ...] = keys.words(("host",))
     runs: int = keys.number(50, 1, whole=True)
     threads: int | None = keys.number(None, 1, whole=True)
+    eval: bool = keys.flag(False)
+    samples: int | None = keys.number(None, 1, whole=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.targets:
             raise RecipeError("benchmark needs at least one target", "an empty list")
+        if self.samples is not None and not self.eval:
+            fix = "Add eval: true, or leave samples out"
+            raise RecipeError("samples have no meaning without eval", f"{self.samples}", fix)
 
 
 STAGES: dict[str, type[StageSpec]] = {

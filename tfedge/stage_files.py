@@ -18,6 +18,7 @@ from tfedge.files import write_atomic
 from tfedge.progress import track, working
 from tfedge.record import Record, from_json, to_json
 from tfedge.schemes import SCHEMES
+from tfedge.scoring import as_arrays, joined
 from tfedge.specs import ConvertSpec
 from tfedge.start import Start
 from tfedge.task import Task
@@ -203,26 +204,6 @@ def score_file(file: TFLiteModel, task: Task, text: str = "scoring the file") ->
     labels: list[Any] = []
     outputs: list[dict[str, np.ndarray]] = []
     for x, y, *_ in track(batches, text, total if total > 0 else None):
-        outputs.append(interpreter.predict(_arrays(x)))
-        labels.append(_arrays(y))
-    return task.score(_joined(labels), _joined(outputs))
-
-
-def _arrays(value: Any) -> Any:
-    """Tensors to arrays, in whatever structure they stand."""
-    if isinstance(value, dict):
-        return {k: _arrays(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return tuple(_arrays(v) for v in value)
-    return np.asarray(value)
-
-
-def _joined(parts: Sequence[Any]) -> Any:
-    """Batches to one array each, in their structure; a single named output as its array."""
-    first = parts[0]
-    if isinstance(first, dict):
-        joined = {k: np.concatenate([p[k] for p in parts]) for k in first}
-        return next(iter(joined.values())) if len(joined) == 1 else joined
-    if isinstance(first, tuple):
-        return tuple(np.concatenate([p[i] for p in parts]) for i in range(len(first)))
-    return np.concatenate(parts)
+        outputs.append(interpreter.predict(as_arrays(x)))
+        labels.append(as_arrays(y))
+    return task.score(joined(labels), joined(outputs))

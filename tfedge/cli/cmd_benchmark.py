@@ -1,10 +1,13 @@
 """Measures TFLite files in pairs, in turn, in one process; the first one is the reference.
 
     tfedge benchmark a.tflite b.tflite --target=host --target=arm64:cortex-a53 --ops
+    tfedge benchmark a.tflite --target=configs/targets/pi4.yaml --eval --data=fashion_mnist
 
-Each target has a table of its own; nothing is compared across them. --ops adds a table of the
-instructions of each op, on targets that count them (arm64:...); --outputs one that says whether
-the files compute there what they compute here.
+Each target has a table of its own; nothing is compared across them. A target is one of
+`tfedge target list`, or a device file. --ops adds a table of the instructions of each op, on
+targets that count them (arm64:..., and estimated times on sim:...); --outputs one that says whether
+the files compute there what they compute here; --eval one of their accuracy on the test samples of
+--data or --task, beside this machine's on the same samples.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any
 
 from absl import flags
 
+from tfedge.cli import training
 from tfedge.cli.output import check_folder, show, write_json
 from tfedge.errors import InputError
 
@@ -38,6 +42,17 @@ def define(values: flags.FlagValues) -> None:
         "outputs", False, "Compare outputs on random inputs with this machine's, bit for bit.",
         flag_values=values,
     )  # fmt: skip
+    flags.DEFINE_boolean(
+        "eval", False, "Score the files on the targets, on the test part of --data or --task.",
+        flag_values=values,
+    )  # fmt: skip
+    training.define_task(values)
+    flags.DEFINE_integer(
+        "samples", None,
+        "Test samples for --eval, drawn at random (all on hardware; 200 where the target is "
+        "emulated or simulated).",
+        lower_bound=1, flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_string(
         "json", None, "Write the result here; - for standard output.", flag_values=values
     )
@@ -53,13 +68,16 @@ def run(values: flags.FlagValues) -> None:
     if not values.model:
         raise InputError("there is no file", fix="Write: tfedge benchmark model.tflite")
     check_folder(values.json)
+    task = _task(values)
     from tfedge import bench
     from tfedge.progress import working
     from tfedge.report import timing_table
     from tfedge.report.costs import costs_table, matches_table
+    from tfedge.report.scores import scores_table
 
     if values.ops:
         bench.counters(values.target)
+    tests = _tests(values, task)
     with working(f"measuring {len(values.model)} file(s) on {', '.join(values.target)}"):
         timings = bench.measure(
             values.model, target=values.target, runs=values.runs, threads=values.threads
@@ -69,10 +87,40 @@ def run(values: flags.FlagValues) -> None:
             more["ops"] = bench.count_ops(values.model, values.target)
         if values.outputs:
             more["outputs"] = bench.compare_outputs(values.model, values.target)
-    write_json(values.json, {"timings": timings, **more} if more else timings)
     show(timing_table(timings), values.json)
     for name, found in more.get("ops", {}).items():
         for costs in found:
             show(costs_table(name, costs), values.json)
     if values.outputs:
         show(matches_table(more["outputs"]), values.json)
+    if tests:
+        from tfedge.accuracy import with_scores
+
+        timings = with_scores(timings, tests, values.target, values.samples)
+        show(scores_table(timings), values.json)
+    write_json(values.json, {"timings": timings, **more} if more else timings)
+
+
+def _task(values: flags.FlagValues) -> str:
+    """The task for --eval; "" without.
+
+    Raises:
+        InputError: --eval without a task, or what only --eval looks at without it.
+    """
+    if values.eval:
+        return training.task_spec(values)
+    for name in ("data", "task", "samples"):
+        if values[name].value is not None:
+            raise InputError(f"--{name} has no meaning without --eval", "", "Add --eval")
+    return ""
+
+
+def _tests(values: flags.FlagValues, task: str) -> dict[str, Any]:
+    """What the files are tested on; nothing without a task."""
+    if not task:
+        return {}
+    from tfedge.accuracy import tests_of
+    from tfedge.progress import working
+
+    with working("loading the data"):
+        return tests_of(values.model, task)

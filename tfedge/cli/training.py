@@ -14,9 +14,9 @@ from tfedge.report import plain_table
 from tfedge.specs import OPTIMIZERS
 
 
-def define_training(values: flags.FlagValues, *, epochs: int, learning_rate: float) -> None:
-    """Defines the flags of a command that trains."""
-    string, number = flags.DEFINE_string, flags.DEFINE_float
+def define_task(values: flags.FlagValues) -> None:
+    """Defines the flags that name the data."""
+    string = flags.DEFINE_string
     string("data", None, "Data: fashion_mnist, X.npz or a folder of images.", flag_values=values)
     string(
         "task",
@@ -24,6 +24,12 @@ def define_training(values: flags.FlagValues, *, epochs: int, learning_rate: flo
         "module:function that returns a Task (in place of --data).",
         flag_values=values,
     )
+
+
+def define_training(values: flags.FlagValues, *, epochs: int, learning_rate: float) -> None:
+    """Defines the flags of a command that trains."""
+    string, number = flags.DEFINE_string, flags.DEFINE_float
+    define_task(values)
     flags.DEFINE_integer("epochs", epochs, "Passes over the data.", flag_values=values)
     flags.DEFINE_integer("batch_size", 128, "Samples per step.", flag_values=values)
     number("learning_rate", learning_rate, "Peak of the schedule.", flag_values=values)
