@@ -110,8 +110,11 @@ def compare() -> None:
         )
         for row, a, b in zip(rows, theirs, ours, strict=True):
             print(f"| {row} | {a:g} | {b:g} | {a / b:.2f} |")
-        if len(rows) > 2:
-            print(f"\nrank correlation {spearman(ours, theirs):.2f} over {len(rows)} rows")
+        for kind in ("", *SCHEMES):
+            pairs = [p for r, *p in zip(rows, ours, theirs, strict=True) if r.endswith(kind)]
+            if len(pairs) > 1:
+                rank = spearman(*map(list, zip(*pairs, strict=True)))
+                print(f"\nrank correlation {rank:.2f} over {len(pairs)} {kind or 'all'} rows")
 
 
 def spearman(first: list[float], second: list[float]) -> float:

@@ -23,7 +23,7 @@ FULL = {
         {"stage": "qat", "epochs": 1, "batch_size": 16, "distill": True, "calibration": 32},
         {"stage": "convert", "schemes": ["float16", "w8a8", "w8a16"], "verify": 8,
          "baseline": ["float32"], "calibration": 16},
-        {"stage": "benchmark", "runs": 3},
+        {"stage": "benchmark", "runs": 3, "eval": True, "samples": 24},
     ],
 }  # fmt: skip
 SHORT = {
@@ -118,6 +118,12 @@ def test_second_run_skips_everything(full, inputs, capsys, monkeypatch):
         "00_baseline", "01_prune", "02_distill", "03_qat", "04_convert", "05_benchmark",
     ]  # fmt: skip
     assert [r.timing for r in again] == [r.timing for r in records]
+
+
+def test_files_are_scored_on_the_targets_too(full):
+    _, records = full
+    scored = [t.score for r in records if r.scheme != "keras" for t in r.timing]
+    assert scored and all(s.scores == s.host and s.samples == 24 for s in scored)
 
 
 @pytest.fixture

@@ -14,13 +14,14 @@ from tfedge import scoring
 from tfedge._keras import tf
 from tfedge.bench import Model, files_of, places_of
 from tfedge.data import InputSpec
-from tfedge.errors import ConversionError, InputError, TargetError
+from tfedge.errors import ConversionError, InputError, TfedgeError
 from tfedge.heads import Head
-from tfedge.progress import track
+from tfedge.progress import console, track
 from tfedge.record import Score, Timing
 from tfedge.scoring import as_arrays, joined
 from tfedge.sources import ImageSource
 from tfedge.targets import Target
+from tfedge.targets.device import threads_on
 from tfedge.task import Task, get_task
 from tfedge.tflite import Interpreter, check_runs, flatbuffer
 from tfedge.tflite.ends import file_ends
@@ -163,17 +164,19 @@ def _score(place: Target, test: Test, samples: int | None) -> Score:
     labels: list[Any] = []
     there: list[dict[str, np.ndarray]] = []
     here: list[dict[str, np.ndarray]] = []
+    text = f"{test.name} on {place.name}: {count:,} test samples"
+    if not console().is_terminal:
+        console().print(f"{text} ...", markup=False, highlight=False)
     try:
-        place.prepare()
+        place.prepare(threads_on(place, None))
         check_runs(test.data)
         own = Interpreter(test.data)
-        text = f"{test.name} on {place.name}: {count:,} test samples"
         for x, y in track(test.batches(count, batch), text, -(-count // batch)):
             codes = test.coded(x)
             there.append(test.real(place.run(test.data, codes)))
             here.append(test.real(own.run_all(codes)))
             labels.append(y)
-    except (TargetError, ConversionError) as error:
+    except TfedgeError as error:
         return Score(of=size, error=str(error))
     truth = joined(labels)
     scores, host = (test.task.score(truth, joined(outputs)) for outputs in (there, here))

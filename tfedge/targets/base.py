@@ -205,7 +205,7 @@ def get_target(name: str) -> Target:
     if name.endswith((".yaml", ".yml")):
         from tfedge.targets import device
 
-        return device.load(name).make()
+        return device.open_device(name)
     if name in TARGETS:
         return TARGETS[name]()
     family, colon, rest = name.partition(":")

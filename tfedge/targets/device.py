@@ -170,6 +170,21 @@ def is_device_file(name: str) -> bool:
     return name.endswith(SUFFIXES)
 
 
+def open_device(path: str | Path) -> Device:
+    """Reads a device file and makes the device.
+
+    Raises:
+        InputError: As `load`; or an option that the target does not have, or of the wrong type.
+        TargetError: There is no such file, or no such target.
+    """
+    spec = load(path)
+    try:
+        return spec.make()
+    except TfedgeError as error:
+        kind = InputError if isinstance(error, InputError) else TargetError
+        raise kind(f"{Path(path).name}: {error.what}", error.found, error.fix) from None
+
+
 def load(path: str | Path) -> DeviceSpec:
     """Reads a device file.
 

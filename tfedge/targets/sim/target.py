@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from tfedge.errors import TargetError, did_you_mean
+from tfedge.errors import InputError, TargetError, did_you_mean
 from tfedge.record import Timing
 from tfedge.targets.arm64.costs import Costs
 from tfedge.targets.arm64.guest import Mix, Reply
@@ -39,7 +39,7 @@ class SimTarget(Arm64Target):
             fix = did_you_mean(self.cpu, CORES)
             raise TargetError("there is no model of this core", f"'{self.cpu}'", fix)
         if not (self.clock_ghz >= 0 and math.isfinite(self.clock_ghz)):
-            raise TargetError("a clock must be more than 0 GHz", str(self.clock_ghz))
+            raise InputError("clock_ghz must be more than 0", str(self.clock_ghz))
 
     @property
     def name(self) -> str:
