@@ -172,8 +172,8 @@ def test_targets_without_counts_are_refused_for_ops(capsys):
 
 def test_the_targets_are_listed(capsys):
     assert main(["target", "list", "--json=-"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [row["target"] for row in rows[: len(TARGETS)]] == list(TARGETS)
+    rows = json.loads(capsys.readouterr().out)[: len(TARGETS)]
+    assert [row["target"] for row in rows] == list(TARGETS)
     assert {row["source"] for row in rows if row["target"].startswith("arm64")} == {"emulated"}
     assert {row["source"] for row in rows if row["target"].startswith("sim")} == {"simulated"}
 

@@ -109,6 +109,7 @@ def test_misspelt_key_names_the_place_and_the_right_key():
         ({"stage": "convert", "io": "bool"}, "unknown io"),
         ({"stage": "benchmark", "runs": 0}, "runs must be 1 or more"),
         ({"stage": "benchmark", "targets": []}, "at least one target"),
+        ({"stage": "benchmark", "samples": 5}, "samples have no meaning without eval"),
         ({"sparsity": 0.5}, "is not a stage"),
     ],
 )
@@ -302,6 +303,8 @@ CHANGED = {
         "targets": {"targets": ("other",)},
         "runs": {"runs": 1},
         "threads": {"threads": 2},
+        "eval": {"eval": True},
+        "samples": {"eval": True, "samples": 5},
     },
 }
 
