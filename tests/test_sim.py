@@ -234,6 +234,8 @@ def test_wrong_tasks_are_told_before_anything_runs(monkeypatch):
         tfedge.benchmark(file, task=Task(**bad))
     with pytest.raises(InputError, match="unknown task"):
         tfedge.benchmark(file, task="fashion")
+    with pytest.raises(InputError, match="samples must be a whole number"):
+        tfedge.benchmark(file, task=as_task(), samples=0)
     with pytest.raises(InputError, match="samples have no meaning without a task"):
         tfedge.benchmark(file, samples=3)
 

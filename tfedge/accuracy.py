@@ -35,28 +35,32 @@ _PASSING = ("DEQUANTIZE", "QUANTIZE", "CAST", "RESHAPE", "SQUEEZE")
 _ACTIVATIONS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}
 
 
-def tests_of(models: Sequence[Model] | Model, task: Any) -> dict[str, Test]:
+def tests_of(
+    models: Sequence[Model] | Model, task: Any, samples: int | None = None
+) -> dict[str, Test]:
     """Fits a task to files, before anything is run.
 
     Args:
         models: The files, as `bench.measure` takes them.
         task: A Task, or what `task.get_task` takes.
+        samples: How many; None takes all on hardware, and `SAMPLES` where targets are emulated or
+            simulated.
 
     Returns:
         What each file is tested on, by the name that results show.
 
     Raises:
-        InputError: A task that cannot be read, or does not fit the files.
+        InputError: A task that cannot be read, or does not fit the files; or `samples` below 1.
     """
+    if samples is not None and (isinstance(samples, bool) or samples < 1):
+        raise InputError("samples must be a whole number, at least 1", repr(samples))
     given = get_task(task)
-    return {name: Test.of(given, data, name) for name, data in files_of(models).items()}
+    tests = {name: Test.of(given, data, name) for name, data in files_of(models).items()}
+    return {name: dataclasses.replace(test, samples=samples) for name, test in tests.items()}
 
 
 def with_scores(
-    timings: Sequence[Timing],
-    tests: Mapping[str, Test],
-    target: str | Sequence[str],
-    samples: int | None = None,
+    timings: Sequence[Timing], tests: Mapping[str, Test], target: str | Sequence[str]
 ) -> list[Timing]:
     """Adds to timings how good the files are on their targets.
 
@@ -68,20 +72,13 @@ def with_scores(
         timings: Of these files on these targets, as `bench.measure` gives them.
         tests: Of the files.
         target: Name of a target, or several.
-        samples: How many; None takes all on hardware, and `SAMPLES` where targets are emulated or
-            simulated.
 
     Returns:
         The same timings, each with its `score`. A target that cannot run files, or fails, leaves
         the reason there.
-
-    Raises:
-        InputError: `samples` below 1.
     """
-    if samples is not None and (isinstance(samples, bool) or samples < 1):
-        raise InputError("samples must be a whole number, at least 1", repr(samples))
     found = {
-        (place.name, name): _score(place, test, samples)
+        (place.name, name): _score(place, test)
         for place in places_of(target)
         for name, test in tests.items()
     }
@@ -98,6 +95,7 @@ class Test:
         task: Bound to the file's inputs and outputs.
         inputs: The file's inputs.
         outputs: The file's outputs.
+        samples: How many samples are asked for; None leaves it to the kind of target.
     """
 
     name: str
@@ -105,6 +103,7 @@ class Test:
     task: Task
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    samples: int | None = None
 
     @classmethod
     def of(cls, task: Task, data: bytes, name: str) -> Test:
@@ -156,9 +155,9 @@ class Test:
         return {s.name: dequantize(outputs[s.name], s) for s in self.outputs}
 
 
-def _score(place: Target, test: Test, samples: int | None) -> Score:
+def _score(place: Target, test: Test) -> Score:
     size, quick = test.task.test.size, place.source == "measured"
-    count = min(size, samples or (size if quick else SAMPLES))
+    count = min(size, test.samples or (size if quick else SAMPLES))
     one = sum(math.prod(s.shape[1:]) * 4 for s in test.inputs)
     batch = max(1, min(_BATCH_BYTES // max(1, one), _BATCH if quick else _SLOW_BATCH))
     labels: list[Any] = []

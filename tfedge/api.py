@@ -338,9 +338,9 @@ def benchmark(
         return bench.measure(files, target=target, runs=runs, threads=threads)
     from tfedge import accuracy
 
-    tests = accuracy.tests_of(files, task)
+    tests = accuracy.tests_of(files, task, samples)
     found = bench.measure(files, target=target, runs=runs, threads=threads)
-    return accuracy.with_scores(found, tests, target, samples)
+    return accuracy.with_scores(found, tests, target)
 
 
 def doctor(

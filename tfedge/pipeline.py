@@ -269,12 +269,12 @@ class _Run:
         rows = [r for r in self.files if r.bytes]
         timings: dict[str, list[Timing]] = {r.path: [] for r in rows}
         files = [self.root / r.path for r in rows]
-        tests = tests_of(files, self.start.task) if spec.eval else {}
+        tests = tests_of(files, self.start.task, spec.samples) if spec.eval else {}
         for name in spec.targets:
             with working(f"measuring {len(rows)} files on {name}"):
                 found = bench.measure(files, target=name, runs=spec.runs, threads=spec.threads)
             if spec.eval:
-                found = with_scores(found, tests, name, spec.samples)
+                found = with_scores(found, tests, name)
             for row, timing in zip(rows, found, strict=True):
                 timings[row.path].append(timing)
         _write_json(target / TIMINGS, timings)

@@ -115,8 +115,8 @@ class Score:
         scores: Named scores on the target, for example {"accuracy": 0.915}.
         host: Those of this machine.
         standard_error: Of each accuracy p as an estimate for all there is: sqrt(p (1 - p) / N) of
-            the binomial distribution. The difference to the host's is not blurred by it: both saw
-            the same samples.
+            the binomial distribution (0 where all are right says nothing). The difference to the
+            host's is not blurred by it: both saw the same samples.
         error: Why there are no scores, or "".
     """
 

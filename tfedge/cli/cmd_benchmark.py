@@ -96,7 +96,7 @@ def run(values: flags.FlagValues) -> None:
     if tests:
         from tfedge.accuracy import with_scores
 
-        timings = with_scores(timings, tests, values.target, values.samples)
+        timings = with_scores(timings, tests, values.target)
         show(scores_table(timings), values.json)
     write_json(values.json, {"timings": timings, **more} if more else timings)
 
@@ -123,4 +123,4 @@ def _tests(values: flags.FlagValues, task: str) -> dict[str, Any]:
     from tfedge.progress import working
 
     with working("loading the data"):
-        return tests_of(values.model, task)
+        return tests_of(values.model, task, values.samples)

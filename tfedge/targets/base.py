@@ -190,6 +190,10 @@ FAMILIES: dict[str, Callable[[str], Target]] = {}
 """Makers of targets of free names, "FAMILY:REST", by family; each is given the rest."""
 
 
+DEVICE_SUFFIXES = (".yaml", ".yml")
+"""Ends of names that stand for device files; see `tfedge.targets.device`."""
+
+
 def get_target(name: str) -> Target:
     """Makes a target.
 
@@ -202,7 +206,7 @@ def get_target(name: str) -> Target:
         TargetError: There is no such target, the message suggests the nearest; or what follows
             the family is not understood.
     """
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith(DEVICE_SUFFIXES):
         from tfedge.targets import device
 
         return device.open_device(name)

@@ -22,13 +22,19 @@ import numpy as np
 from tfedge.errors import InputError, TargetError, TfedgeError, did_you_mean
 from tfedge.recipe import read_yaml
 from tfedge.record import Timing
-from tfedge.targets.base import Counter, Profiler, Target, Violation, get_target
+from tfedge.targets.base import (
+    DEVICE_SUFFIXES,
+    Counter,
+    Profiler,
+    Target,
+    Violation,
+    get_target,
+)
 from tfedge.tflite.op_times import OpTimes
 
 if TYPE_CHECKING:
     from tfedge.targets.arm64.costs import Costs
 
-SUFFIXES = (".yaml", ".yml")
 FOLDER = Path("configs/targets")
 """Where `tfedge target list` looks for device files; any other path serves as well."""
 
@@ -167,7 +173,7 @@ def threads_on(place: Target, given: int | None) -> int:
 
 def is_device_file(name: str) -> bool:
     """True for a name that stands for a file instead of a target."""
-    return name.endswith(SUFFIXES)
+    return name.endswith(DEVICE_SUFFIXES)
 
 
 def open_device(path: str | Path) -> Device:
@@ -237,7 +243,7 @@ def files_in(folder: Path = FOLDER) -> list[Path]:
     """The device files of a folder, by name; none where there is no folder."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
+    return sorted(p for p in folder.iterdir() if p.suffix in DEVICE_SUFFIXES and p.is_file())
 
 
 def texts(names: Iterable[str]) -> dict[str, str]:
