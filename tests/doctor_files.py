@@ -18,6 +18,7 @@ _OPTIONS = {
     "SQUARED_DIFFERENCE": "SquaredDifference", "STRIDED_SLICE": "StridedSlice", "SUB": "Sub",
     "UNPACK": "Unpack", "PAD": "Pad", "PADV2": "PadV2", "TRANSPOSE_CONV": "TransposeConv",
     "QUANTIZE": "Quantize", "DEQUANTIZE": "Dequantize", "EXP": "Exp", "CAST": "Cast",
+    "SVDF": "SVDF",
 }  # fmt: skip
 _VERSION = {
     "RELU_N1_TO_1": 1, "HARD_SWISH": 1, "RESHAPE": 1, "FULLY_CONNECTED": 9, "CONV_2D": 5,
@@ -93,6 +94,18 @@ class Net:
         model.version, model.subgraphs = 3, [graph]
         model.buffers, model.operatorCodes = self.buffers, self.codes
         return flatbuffer.write(model)
+
+
+def remembering():
+    """A float SVDF, whose variable holds what the runs before put in; [1, 3] -> [1, 4]."""
+    net = Net()
+    x, y = net.input((1, 3), "float32"), net.tensor((1, 4), "float32", name="y")
+    state = net.tensor((1, 20), "float32")
+    net.tensors[state].isVariable = True
+    weights = [net.constant(np.full(s, 0.5, "f")) for s in ((4, 3), (4, 5))]
+    bias = net.constant(np.zeros(4, "f"))
+    net.op("SVDF", [x, *weights, bias, state], [y], rank=1)
+    return net.write(y)
 
 
 RNG = np.random.default_rng(7)

@@ -65,6 +65,8 @@ OWNERS = {
     "plotly": {"report.html", "report.plots"},
     "h5py": {"bridge.loading", "bridge.files"},
     "PIL": {"data_files"},
+    "tflite_micro": {"targets.tflm.worker"},
+    "ethosu": set(),
     "tensorflow": {"_keras", "lower"},
     "tf_keras": {"_keras", "bridge.operations"},
     "keras": {"_keras"},
@@ -142,6 +144,8 @@ def test_importing_tfedge_is_cheap():
         "data",
         "targets.host_worker",
         "targets.arm64.target",
+        "targets.ethosu.target",
+        "targets.tflm.worker",
     ],
 )
 def test_the_device_side_needs_no_tensorflow(name):

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tests.report_records import make, timing
-from tfedge.record import Record
+from tfedge.record import Record, Timing
 from tfedge.report import record_table, rows, timing_table, write_report
 
 
@@ -82,6 +82,24 @@ def test_emulated_rows_show_instructions_and_no_latency():
     text = text_of(record_table(records))
     assert "24.5 M instr." in text
     assert "never a latency" in text
+
+
+def test_memory_and_bounds_are_no_latency(tmp_path):
+    arena = Timing("m", "tflm", "emulated", 1, 1, arena_bytes=4_016, delegate="TFLM", note="so")
+    part = Timing("m", "npu", "simulated", 1, 1, min_ms=0.25, cycles=9_000, note="2 ops left")
+    plain = dataclasses.replace(part, min_ms=0.5, p50_ms=0.5, note="")
+    records = [
+        Record("a", "a", "float32", bytes=9, timing=[arena, plain]),
+        Record("b", "b", "w8a8", bytes=5, timing=[part]),
+    ]
+    text = text_of(record_table(records))
+    assert "4,016 B" in text and "times smaller" in text and "TFLM ops" in text
+    assert "> 0.25" in text and "2 ops left" in text and "tflm: so" in text
+    assert rows.speed_up(records[1], records[0], rows.key_of(part)) is None
+    write_report(records, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "arena (tflm, emulated, 1 thread)" in page
+    assert "fewer instructions" not in page
 
 
 def test_records_without_scores_timings_or_files_still_print():

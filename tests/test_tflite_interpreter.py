@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 
-from tests import tflite_files
+from tests import doctor_files, tflite_files
 from tfedge.errors import ConversionError, InputError
 from tfedge.tflite import Interpreter
 
@@ -107,6 +107,13 @@ def test_kept_tensors_can_be_read():
         file.tensor(10_000)
     with pytest.raises(InputError, match="keep_tensors"):
         Interpreter(tflite_files.file("image")).tensor(0)
+
+
+def test_samples_do_not_depend_on_those_before():
+    file = Interpreter(doctor_files.remembering())
+    x = np.ones((3, 3), np.float32)
+    found = file.run_all(x)["y"]
+    assert (found == found[0]).all() and (file.run_all(x)["y"] == found).all() and found[0, 0] > 0
 
 
 def test_ops_say_who_runs_them():

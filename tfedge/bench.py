@@ -9,9 +9,10 @@ import numpy as np
 
 from tfedge.errors import InputError, TargetError
 from tfedge.record import OutputMatch, Timing
-from tfedge.targets import TARGETS, Counter, Target, get_target
+from tfedge.targets import TARGETS, Counter, Foreign, Target, get_target
 from tfedge.targets.arm64.costs import Costs
-from tfedge.targets.device import threads_on
+from tfedge.targets.device import behind, threads_on
+from tfedge.targets.op_table import OpTable
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import random_inputs
 from tfedge.tflite.ends import file_ends
@@ -123,8 +124,8 @@ def _free_name(name: str, taken: dict[str, bytes]) -> str:
 
 def count_ops(
     models: Sequence[Model] | Model, target: str | Sequence[str]
-) -> dict[str, list[Costs]]:
-    """Counts the instructions of each op of files.
+) -> dict[str, list[Costs | OpTable]]:
+    """Finds what each op of files costs: instructions, or what the target has.
 
     Args:
         models: As in `measure`.
@@ -135,25 +136,25 @@ def count_ops(
 
     Raises:
         InputError: No model, a path that is not there, or a file that is no TFLite file.
-        TargetError: The target does not count instructions, or a file fails there.
+        TargetError: The target does not tell, or a file fails there.
     """
     places = counters(target)
     return {n: [place.costs(data) for place in places] for n, data in files_of(models).items()}
 
 
 def counters(target: str | Sequence[str]) -> list[Counter]:
-    """The targets of these names, all of which count the instructions of each op.
+    """The targets of these names, all of which tell what each op costs.
 
     Raises:
         InputError: There is none.
-        TargetError: One is unknown, or does not count them.
+        TargetError: One is unknown, or does not tell.
     """
     found: list[Counter] = []
     for place in places_of(target):
         if not isinstance(place, Counter):
-            known = ", ".join(n for n in TARGETS if n.startswith(("arm64:", "sim:")))
+            known = ", ".join(n for n in TARGETS if not n.startswith("host"))
             fix = f"Use one of: {known}; tfedge doctor times ops on the host"
-            raise TargetError("the target does not count the instructions of ops", place.name, fix)
+            raise TargetError("the target does not tell what each op costs", place.name, fix)
         found.append(place)
     return found
 
@@ -173,9 +174,10 @@ def compare_outputs(
     Raises:
         InputError: No model, a path that is not there, a file that is no TFLite file, or one whose
             inputs have no batch axis.
-        TargetError: A target is unknown or not set up, or a file fails there or here.
+        TargetError: A target is unknown, not set up or runs nothing, or a file fails there or
+            here.
     """
-    places, files = places_of(target), files_of(models)
+    places, files = runners(target), files_of(models)
     for place in places:
         place.prepare()
     inputs = {name: _inputs(data) for name, data in files.items()}
@@ -185,6 +187,22 @@ def compare_outputs(
         for place in places
         for name, data in files.items()
     ]
+
+
+def runners(target: str | Sequence[str]) -> list[Target]:
+    """The targets of these names, all of which compute outputs.
+
+    Raises:
+        InputError: There is none.
+        TargetError: One is unknown, or computes none.
+    """
+    found = places_of(target)
+    for place in found:
+        real = behind(place)
+        if isinstance(real, Foreign) and not real.executes:
+            what = "the target estimates costs and computes no outputs"
+            raise TargetError(what, place.name, "Compare outputs on another target, or on tflm")
+    return found
 
 
 def _inputs(data: bytes) -> dict[str, np.ndarray]:

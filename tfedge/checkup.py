@@ -12,7 +12,8 @@ import numpy as np
 from tfedge.data import InputSpec, load, stack
 from tfedge.errors import InputError, TargetError
 from tfedge.record import Timing
-from tfedge.targets import Profiler, Target, get_target
+from tfedge.targets import Foreign, Profiler, Target, get_target
+from tfedge.targets.device import behind
 from tfedge.tflite.doctor import Diagnosis, diagnose
 from tfedge.tflite.model import TFLiteModel
 from tfedge.tflite.op_times import OpTimes
@@ -55,6 +56,9 @@ def check_up(
 ) -> Checkup:
     """See `tfedge.api.doctor`."""
     place = get_target(target)
+    if isinstance(behind(place), Foreign):
+        fix = f"tfedge benchmark --ops --target={place.name} says what runs there, and why not"
+        raise TargetError("the doctor looks for ops outside XNNPACK", f"{place.name} has none", fix)
     if not max_steps >= 0:
         raise InputError("max_steps must be 0 or more", str(max_steps))
 

@@ -134,8 +134,19 @@ class Timing:
 
     Times are milliseconds per inference. `source` says what kind of number it is: "measured" on
     hardware, "simulated" by a model of it (one value, in `min_ms` and `p50_ms`, of `cycles`),
-    "emulated" (instruction counts, never latency). Numbers of different sources, targets or thread
-    counts are never ranked against each other.
+    "emulated" (instruction counts or memory, never latency). Numbers of different sources, targets
+    or thread counts are never ranked against each other.
+
+    A simulated time where some ops run elsewhere has `min_ms` only: no inference takes less.
+
+    Attributes:
+        delegate: What runs the `delegated_ops`: "XNNPACK", "NPU" or "TFLM".
+        cycles: Of the simulated unit, per inference.
+        sram_peak_bytes: On-chip memory that the tensors need at most.
+        dram_traffic_bytes: Bytes read from and written to DRAM in an inference.
+        flash_traffic_bytes: Bytes read from flash in an inference.
+        arena_bytes: Memory that the microcontroller runtime asks for.
+        note: What must be said of these numbers, or "".
     """
 
     model: str
@@ -159,7 +170,13 @@ class Timing:
     load: float = 0.0
     ratio_p50: float | None = None
     ratio_min: float | None = None
+    delegate: str = "XNNPACK"
     cycles: float | None = None
+    sram_peak_bytes: int | None = None
+    dram_traffic_bytes: int | None = None
+    flash_traffic_bytes: int | None = None
+    arena_bytes: int | None = None
+    note: str = ""
     score: Score | None = None
 
 

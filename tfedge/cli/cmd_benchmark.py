@@ -4,10 +4,11 @@
     tfedge benchmark a.tflite --target=configs/targets/pi4.yaml --eval --data=fashion_mnist
 
 Each target has a table of its own; nothing is compared across them. A target is one of
-`tfedge target list`, or a device file. --ops adds a table of the instructions of each op, on
-targets that count them (arm64:..., and estimated times on sim:...); --outputs one that says whether
-the files compute there what they compute here; --eval one of their accuracy on the test samples of
---data or --task, beside this machine's on the same samples.
+`tfedge target list`, or a device file. --ops adds a table of what each op costs, on targets
+that tell (instructions on arm64:..., estimated times on sim:..., cycles and what stays on the CPU
+on ethosu:...); --outputs one that says whether the files compute there what they compute here;
+--eval one of their accuracy on the test samples of --data or --task, beside this machine's on the
+same samples.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "threads", None, "Threads of the runtime (the device file's, else 1).", flag_values=values
     )
-    flags.DEFINE_boolean("ops", False, "Show the instructions of each op.", flag_values=values)
+    flags.DEFINE_boolean("ops", False, "Show what each op costs.", flag_values=values)
     flags.DEFINE_boolean(
         "outputs", False, "Compare outputs on random inputs with this machine's, bit for bit.",
         flag_values=values,
@@ -77,6 +78,8 @@ def run(values: flags.FlagValues) -> None:
 
     if values.ops:
         bench.counters(values.target)
+    if values.outputs:
+        bench.runners(values.target)
     tests = _tests(values, task)
     with working(f"measuring {len(values.model)} file(s) on {', '.join(values.target)}"):
         timings = bench.measure(

@@ -63,13 +63,15 @@ def _list() -> tuple[Any, Any]:
     from tfedge.report.table import plain_table
     from tfedge.targets import FAMILIES, TARGETS, device, get_target
     from tfedge.targets.arm64 import installation
+    from tfedge.targets.extras import PACKAGES, state
 
-    emulator = installation.state()
+    states = dict.fromkeys(("arm64", "sim"), installation.state())
+    states |= {extra: state(extra) for extra in PACKAGES}
     rows = [
         {
             "target": name,
             "source": get_target(name).source,
-            "state": emulator if name.startswith(("arm64:", "sim:")) else "ready",
+            "state": states.get(name.partition(":")[0], "ready"),
         }
         for name in TARGETS
     ]

@@ -1,4 +1,4 @@
-"""The table of instructions per op."""
+"""The tables of what each op takes, and of outputs compared."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tfedge.report.table import plain_table
+from tfedge.targets.op_table import OpTable
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -26,8 +27,8 @@ _MODEL = (
 )
 
 
-def costs_table(name: str, costs: Costs) -> Group:
-    """Instructions by class of each op of a file, of what is outside them, and in total.
+def costs_table(name: str, costs: Costs | OpTable) -> Group:
+    """What each op of a file takes, and all of it: instructions by class, or a target's columns.
 
     Args:
         name: What the title calls the file.
@@ -35,6 +36,9 @@ def costs_table(name: str, costs: Costs) -> Group:
     """
     from rich.console import Group
     from rich.text import Text
+
+    if isinstance(costs, OpTable):
+        return _op_table(name, costs)
 
     shown: list[list[str]] = []
     for row in costs.ops:
@@ -60,6 +64,28 @@ def _shares(mix: Mix, ms: float | None, costs: Costs) -> list[str]:
     if costs.ms is None or ms is None:
         return [_share(mix.instructions, costs.total.instructions)]
     return [f"{ms:.4g}", _share(ms, costs.ms)]
+
+
+def _op_table(name: str, found: OpTable) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
+    shared = found.columns.index(found.shared) if found.shared else None
+    whole = found.total(found.shared) if found.shared else 0
+    used = [i for i in range(len(found.columns)) if any(row.values[i] for row in found.rows)]
+    shown: list[list[str]] = []
+    for row in found.rows:
+        line = ["" if row.index is None else str(row.index), row.op, row.layer, row.place]
+        line += [f"{row.values[i]:,}" for i in used]
+        line += [] if shared is None else [_share(row.values[shared], whole)]
+        shown.append([*line, row.why])
+    header = ["", "op", "layer", "on", *(found.columns[i] for i in used)]
+    header += ["why"] if shared is None else ["share", "why"]
+    table = plain_table(f"{name}, {found.target}, {found.source}", header, shown)
+    for column in table.columns[4:-1]:
+        column.justify = "right"
+    table.caption, table.caption_justify = "; ".join(found.facts), "left"
+    return Group(table, *(Text(note, style="dim") for note in found.notes))
 
 
 def matches_table(matches: Sequence[OutputMatch]) -> Table:

@@ -54,6 +54,7 @@ def _sections(records: Sequence[Record], facts: Mapping[str, str]) -> list[str]:
     for key in rows.timing_keys(records):
         figure = plots.front(records, plots.latency_cost(key), plots.latency_title(key))
         name = "instructions" if key.source == "emulated" else "latency"
+        name = "memory" if key.memory else name
         out.append(_section(f"{score} against {name}: {key}", _plot(figure, FRONT_HELP)))
     out += [_section("Error by layer", _plot(plots.layer_error(records), ERROR_HELP))]
     out += [_section("Size by layer", _plot(plots.size_by_layer(records), SIZE_HELP))]
@@ -114,6 +115,8 @@ def _summary(records: Sequence[Record]) -> str:
             words = ("faster", "slower")
             if key.source == "emulated":
                 words = ("fewer instructions", "more instructions")
+            if key.memory:
+                words = ("smaller arena", "larger arena")
             unit = "" if key.source == "emulated" else " ms (min / p50 / p90)"
             unit = " ms (estimate)" if key.source == "simulated" else unit
             big, word = _times(factor, words)
@@ -167,7 +170,7 @@ def _table(records: Sequence[Record]) -> str:
         "MACs",
     ]
     for key in keys:
-        header += [f"{key.columns[0]} ({key})", "Speed-up"]
+        header += [f"{key.columns[0]} ({key})", key.columns[1].capitalize()]
     body = []
     for record in rows.shown(records):
         factor = rows.smaller(record, base)

@@ -194,12 +194,14 @@ def size_cost(record: Record) -> float | None:
 
 
 def latency_cost(key: rows.TimingKey) -> Callable[[Record], float | None]:
-    """Cost function of one timing key: p50 in ms, or millions of instructions."""
+    """Cost function of one timing key: p50 in ms, millions of instructions, or an arena's KB."""
 
     def cost(record: Record) -> float | None:
         timing = rows.timing_of(record, key)
         if timing is None:
             return None
+        if key.memory:
+            return timing.arena_bytes / 1000 if timing.arena_bytes else None
         if key.source == "emulated":
             return timing.instructions / 1e6 if timing.instructions else None
         return timing.p50_ms
@@ -209,6 +211,8 @@ def latency_cost(key: rows.TimingKey) -> Callable[[Record], float | None]:
 
 def latency_title(key: rows.TimingKey) -> str:
     """Axis title of one timing key."""
+    if key.memory:
+        return f"Arena, KB (1 KB = 1000 bytes; {key})"
     if key.source == "emulated":
         return f"Million instructions per inference ({key})"
     if key.source == "simulated":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tfedge.record import Record, Timing
@@ -19,11 +19,13 @@ class TimingKey:
         target: Target name.
         source: "measured", "simulated" or "emulated".
         threads: Threads of the runtime.
+        memory: True where the cost is an arena's bytes.
     """
 
     target: str
     source: str
     threads: int
+    memory: bool = False
 
     def __str__(self) -> str:
         return f"{self.target}, {self.source}, {self.threads} thread{'s' * (self.threads != 1)}"
@@ -31,6 +33,8 @@ class TimingKey:
     @property
     def columns(self) -> tuple[str, str]:
         """Headings of the cost and of its quotient to the first row's."""
+        if self.memory:
+            return "arena", "times smaller"
         if self.source == "emulated":
             return "instructions", "times fewer"
         if self.source == "simulated":
@@ -40,7 +44,9 @@ class TimingKey:
 
 def key_of(timing: Timing) -> TimingKey:
     """The comparison key of a timing."""
-    return TimingKey(timing.target, timing.source, timing.threads)
+    # No other target gives memory; a file that it refuses has none.
+    memory = timing.arena_bytes is not None or timing.delegate == "TFLM"
+    return TimingKey(timing.target, timing.source, timing.threads, memory)
 
 
 def timing_keys(records: Sequence[Record]) -> list[TimingKey]:
@@ -102,7 +108,7 @@ def speed_up(record: Record, base: Record | None, key: TimingKey) -> float | Non
 
     The paired ratio (median over rounds of time / time of the first model in the same round) is
     used where the benchmark gave one; unpaired p50 otherwise; None where either is missing. For
-    emulated timings it is the ratio of instruction counts.
+    emulated timings it is the ratio of instruction counts, or of arenas.
     """
     mine = timing_of(record, key)
     theirs = timing_of(base, key) if base is not None else None
@@ -114,6 +120,8 @@ def speed_up(record: Record, base: Record | None, key: TimingKey) -> float | Non
         return theirs.p50_ms / mine.p50_ms
     if mine.instructions and theirs.instructions:
         return theirs.instructions / mine.instructions
+    if mine.arena_bytes and theirs.arena_bytes:
+        return theirs.arena_bytes / mine.arena_bytes
     return None
 
 
@@ -136,13 +144,26 @@ def footnotes(records: Sequence[Record]) -> list[str]:
     keys = timing_keys(records)
     if len(keys) > 1:
         notes.append("Timings of different targets, sources or thread counts are not comparable.")
-    if any(k.source == "emulated" for k in keys):
+    if any(k.source == "emulated" and not k.memory for k in keys):
         notes.append("Emulated rows count instructions; that is a cost, never a latency.")
     if any(k.source == "simulated" for k in keys):
         notes.append("Simulated rows are estimates by a model of the device, not measurements.")
     notes += [
         f"{r.label}, {r.scheme}: {score_note(t)}" for r in records for t in r.timing if t.score
     ]
+    return notes + timing_notes([t for r in records for t in r.timing])
+
+
+def timing_notes(timings: Sequence[Timing]) -> list[str]:
+    """What timings say of their numbers, each once, with the files where it is not about all."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for timing in timings:
+        if timing.note:
+            found.setdefault((timing.target, timing.note), []).append(timing.model)
+    notes = []
+    for (target, note), models in found.items():
+        every = len(models) == sum(t.target == target for t in timings)
+        notes.append(f"{target if every else ', '.join([target, *models])}: {note}")
     return notes
 
 
@@ -184,6 +205,34 @@ def score_note(timing: Timing) -> str:
     return f"{timing.target}, {score.samples:,} of {score.of:,} samples: {', '.join(parts)}"
 
 
+def ops_heading(records: Sequence[Record], key: TimingKey | None) -> str:
+    """Heading of `ops_text`: "XNNPACK ops", or whatever runs them on another target."""
+    timings = [timing_of(r, key) for r in records] if key else []
+    return f"{next((t.delegate for t in timings if t), 'XNNPACK')} ops"
+
+
+SIMULATED_COLUMNS: dict[str, Callable[[Timing], float | None]] = {
+    "cycles": lambda t: t.cycles,
+    "SRAM peak": lambda t: t.sram_peak_bytes,
+    "DRAM traffic": lambda t: t.dram_traffic_bytes,
+    "flash traffic": lambda t: t.flash_traffic_bytes,
+}
+"""What a model of a device tells beside the time: heading and value (bytes but for cycles)."""
+
+
+def simulated_columns(timings: Sequence[Timing]) -> list[str]:
+    """Those of `SIMULATED_COLUMNS` that one of the timings has."""
+    return [name for name, get in SIMULATED_COLUMNS.items() if any(get(t) for t in timings)]
+
+
+def simulated_text(timing: Timing, column: str) -> str:
+    """A cell of `SIMULATED_COLUMNS`."""
+    value = SIMULATED_COLUMNS[column](timing)
+    if value is None:
+        return ""
+    return count_text(value) if column == "cycles" else bytes_text(round(value))
+
+
 def bytes_text(count: int) -> str:
     """Bytes for people, in units of 1000 ("31.4 KB")."""
     for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
@@ -205,8 +254,13 @@ def count_text(count: float) -> str:
 def latency_text(timing: Timing) -> str:
     """Minimum, p50 and p90 in milliseconds, as "a / b / c"; instructions for an emulated timing.
 
-    A simulated timing has one value.
+    A simulated timing has one value, or a bound where a part of the work is not in it; a memory
+    its bytes.
     """
+    if timing.arena_bytes is not None:
+        return f"{timing.arena_bytes:,} B"
+    if timing.p50_ms is None and timing.source == "simulated" and timing.min_ms:
+        return f"> {timing.min_ms:#.4g}".rstrip(".")
     if timing.p50_ms is None:
         return f"{count_text(timing.instructions or 0)} instr." if timing.instructions else ""
     if timing.source == "simulated":

@@ -74,7 +74,7 @@ def _main_table(records: Sequence[Record], title: str, key: rows.TimingKey | Non
     columns += [("size", "right"), ("smaller", "right"), ("params", "right"), ("MACs", "right")]
     if key:
         columns += _latency_columns(key)
-    columns += [("XNNPACK ops", "right")]
+    columns += [(rows.ops_heading(records, key), "right")]
     table = _new(title, columns)
     if key:
         table.caption, table.caption_justify = _caption(records, key), "left"
@@ -120,6 +120,8 @@ def _caption(records: Sequence[Record], key: rows.TimingKey) -> str:
     timings = [t for r in records if (t := rows.timing_of(r, key))]
     loads = [t.load for t in timings]
     isa = next((t.isa for t in timings if t.isa), "")
+    if key.memory:
+        return "; ".join([p for p in (str(key), isa) if p] + ["memory; nothing was timed"])
     if key.source == "emulated":
         count = f"{timings[0].runs} inference{'s' * (timings[0].runs != 1)} counted"
         return "; ".join([p for p in (str(key), isa, count) if p] + ["a cost, not a latency"])
@@ -131,7 +133,8 @@ def _caption(records: Sequence[Record], key: rows.TimingKey) -> str:
 
 def _timing_table(records: Sequence[Record], key: rows.TimingKey) -> Table:
     base = rows.baseline_of(records)
-    columns = [("model", ""), ("scheme", ""), *_latency_columns(key), ("XNNPACK ops", "right")]
+    columns = [("model", ""), ("scheme", ""), *_latency_columns(key)]
+    columns += [(rows.ops_heading(records, key), "right")]
     table = _new(str(key), columns)
     table.caption, table.caption_justify = _caption(records, key), "left"
     for record in rows.shown(records):
@@ -148,6 +151,7 @@ def timing_table(timings: Sequence[Timing]) -> Group:
         timings: Timings; the first of each key is the one that the others are compared with.
     """
     from rich.console import Group
+    from rich.text import Text
 
     records = [Record(stage=t.model, label=t.model, scheme="", timing=[t]) for t in timings]
     out: list[RenderableType] = []
@@ -156,7 +160,10 @@ def timing_table(timings: Sequence[Timing]) -> Group:
         columns = [("model", ""), *_latency_columns(key), ("size", "right")]
         timed = key.source == "measured"
         columns += [("init ms", "right"), ("peak MB", "right")] if timed else []
-        columns += [("XNNPACK ops", "right"), ("partitions", "right")]
+        found = [r.timing[0] for r in group]
+        extra = rows.simulated_columns(found) if key.source == "simulated" else []
+        columns += [(name, "right") for name in extra]
+        columns += [(rows.ops_heading(group, key), "right"), ("partitions", "right")]
         table = _new(str(key), columns)
         table.caption, table.caption_justify = _caption(group, key), "left"
         for record in group:
@@ -165,9 +172,11 @@ def timing_table(timings: Sequence[Timing]) -> Group:
             cells += [rows.bytes_text(timing.bytes) if timing.bytes else ""]
             once = (timing.init_ms, timing.peak_mb) if timed else ()
             cells += ["" if value is None else f"{value:.3g}" for value in once]
+            cells += [rows.simulated_text(timing, name) for name in extra]
             cells += [rows.ops_text(record, key), str(timing.partitions or "")]
             table.add_row(*_escaped(cells))
         out.append(table)
+        out += [Text(note, style="dim") for note in rows.timing_notes(found)]
     return Group(*out)
 
 

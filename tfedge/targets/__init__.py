@@ -4,10 +4,13 @@ from tfedge.targets.base import (
     FAMILIES,
     TARGETS,
     Counter,
+    Foreign,
     Profiler,
     Target,
     Violation,
     get_target,
 )
 
-__all__ = ["FAMILIES", "TARGETS", "Counter", "Profiler", "Target", "Violation", "get_target"]
+__all__ = [
+    "FAMILIES", "TARGETS", "Counter", "Foreign", "Profiler", "Target", "Violation", "get_target",
+]  # fmt: skip

@@ -11,10 +11,12 @@ import numpy as np
 
 from tfedge.errors import TargetError, did_you_mean
 from tfedge.record import Timing
+from tfedge.targets.ethosu.chips import NPUS
 from tfedge.tflite.op_times import OpTimes
 
 if TYPE_CHECKING:
     from tfedge.targets.arm64.costs import Costs
+    from tfedge.targets.op_table import OpTable
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,10 @@ class Profiler(Protocol):
 
 @runtime_checkable
 class Counter(Protocol):
-    """A target that counts what each op of a file costs there, in instructions."""
+    """A target that says what each op of a file costs there, in instructions or otherwise."""
 
-    def costs(self, data: bytes) -> Costs:
-        """Instructions of an inference and of each op; see `Costs`.
+    def costs(self, data: bytes) -> Costs | OpTable:
+        """Costs of an inference and of each op; see `Costs` and `OpTable`.
 
         Args:
             data: The whole file.
@@ -144,6 +146,21 @@ class Counter(Protocol):
             InputError: It is no TFLite file.
             TargetError: The file fails there.
         """
+        ...
+
+
+@runtime_checkable
+class Foreign(Protocol):
+    """A target where neither LiteRT nor XNNPACK runs the ops."""
+
+    @property
+    def kernels(self) -> str:
+        """What does: "NPU" or "TFLM"."""
+        ...
+
+    @property
+    def executes(self) -> bool:
+        """False where nothing is run, so that `Target.run` always raises a TargetError."""
         ...
 
 
@@ -171,6 +188,18 @@ def _sim(cpu: str) -> Target:
     return SimTarget(cpu)
 
 
+def _ethosu(where: str) -> Target:
+    from tfedge.targets.ethosu.target import EthosuTarget
+
+    return EthosuTarget(where)
+
+
+def _tflm() -> Target:
+    from tfedge.targets.tflm.target import TflmTarget
+
+    return TflmTarget()
+
+
 TARGETS: dict[str, Callable[[], Target]] = {
     "host": _host,
     "host:amx": _host_amx,
@@ -183,10 +212,12 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "sim:cortex-a53": partial(_sim, "cortex-a53"),
     "sim:cortex-a72": partial(_sim, "cortex-a72"),
     "sim:cortex-a76": partial(_sim, "cortex-a76"),
+    **{f"ethosu:{npu}": partial(_ethosu, npu) for npu in NPUS},
+    "tflm": _tflm,
 }
 """Makers of the targets by name; each imports what it needs when it is called."""
 
-FAMILIES: dict[str, Callable[[str], Target]] = {}
+FAMILIES: dict[str, Callable[[str], Target]] = {"ethosu": _ethosu}
 """Makers of targets of free names, "FAMILY:REST", by family; each is given the rest."""
 
 

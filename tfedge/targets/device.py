@@ -34,6 +34,7 @@ from tfedge.tflite.op_times import OpTimes
 
 if TYPE_CHECKING:
     from tfedge.targets.arm64.costs import Costs
+    from tfedge.targets.op_table import OpTable
 
 FOLDER = Path("configs/targets")
 """Where `tfedge target list` looks for device files; any other path serves as well."""
@@ -130,9 +131,10 @@ class CountingDevice(Device):
 
     place: Any
 
-    def costs(self, data: bytes) -> Costs:
+    def costs(self, data: bytes) -> Costs | OpTable:
         """As the target does, under the device's name."""
-        return dataclasses.replace(self.place.costs(data), target=self.name)
+        found: Costs | OpTable = self.place.costs(data)
+        return dataclasses.replace(found, target=self.name)
 
 
 class ProfilingDevice(Device):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -44,7 +45,8 @@ def check_runs(data: bytes, timeout: float = 300.0) -> list[OpInfo]:
         raise ConversionError("the file does not finish one run", error.found, _FIX) from error
     answer = ended.answer
     if answer is None:
-        culprit = "" if _NODE.search(ended.finished.error_text) else _first_to_die(data, timeout)
+        named = _NODE.search(ended.finished.error_text)
+        culprit = "" if named else first_to_die(data, lambda cut: _dies(cut, timeout))
         raise ConversionError(*_explain(ended.finished, culprit))
     if "error" in answer.values:
         raise ConversionError(*_op_of(str(answer.values["error"])))
@@ -56,8 +58,12 @@ def _op_info(entry: dict[str, Any]) -> OpInfo:
     return OpInfo(**{**entry, **lists})
 
 
-def _first_to_die(data: bytes, timeout: float) -> str:
+def first_to_die(data: bytes, dies: Callable[[bytes], bool]) -> str:
     """Names the op that ends the process, by trying ever closer beginnings of the file.
+
+    Args:
+        data: The whole file.
+        dies: Whether a file ends the process that runs it.
 
     Returns:
         For example "op 14 (SQUARED_DIFFERENCE, tensor 'm/ln/SquaredDifference')"; "" where no
@@ -69,11 +75,11 @@ def _first_to_die(data: bytes, timeout: float) -> str:
     good, bad = 0, len(ops)
     while bad - good > 1:
         middle = (good + bad) // 2
-        if _dies(_beginning(data, middle), timeout):
+        if dies(_beginning(data, middle)):
             bad = middle
         else:
             good = middle
-    if not ops or not _dies(_beginning(data, bad), timeout):
+    if not ops or not dies(_beginning(data, bad)):
         return ""
     op = ops[bad - 1]
     name = flatbuffer.tensor_name(graph.tensors[int(op.outputs[0])]) if len(op.outputs) else ""

@@ -97,7 +97,7 @@ class Interpreter(Ends):
         self.inputs, self.outputs = _ends(self._runtime)
 
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        """Runs the file once on elements exactly as it stores them.
+        """Runs the file once on elements exactly as it stores them, its variables as at the start.
 
         Args:
             inputs: Arrays of the inputs' own dtypes and shapes; a free axis may have another size.
@@ -110,6 +110,8 @@ class Interpreter(Ends):
             ConversionError: An op fails.
         """
         self.set_inputs(inputs)
+        # The state of an LSTM is a variable: without this a sample would depend on those before it.
+        self._runtime.reset_all_variables()
         self.invoke()
         return {s.name: self._runtime.get_tensor(s.index) for s in self.outputs}
 

@@ -1,0 +1,1 @@
+"""Arm's Ethos-U NPUs, estimated by their compiler, Vela."""

@@ -1,0 +1,1 @@
+"""TensorFlow Lite for Microcontrollers: its kernels, run on this machine."""
