@@ -111,7 +111,23 @@ class Timing:
 
     Times are milliseconds per inference. `source` says what kind of number it is: "measured" on
     hardware, "simulated" by a model of it, "emulated" (instruction counts, never latency). Numbers
-    of different sources, targets or thread counts are never ranked against each other.
+    of different sources, targets or thread counts are never ranked against each other. What a
+    target does not tell is None, 0 or "".
+
+    Attributes:
+        device: What the device is, with its runtime, for example "Raspberry Pi 4; LiteRT 2.3.0".
+        cpus: Its processors, 0 where unknown.
+        governor: The CPU frequency governor during the measurement.
+        temperature_before: Degrees Celsius of the CPU before it.
+        temperature_after: And after it.
+        throttled: What held the CPU back meanwhile, for example "under-voltage"; "" where nothing
+            was seen.
+        instructions: Per inference; of emulated cores, or by the processor's counters.
+        cycles: Processor cycles per inference, in user space.
+        cache_misses: Last-level cache misses per inference, in user space.
+        energy_mj: Millijoules per inference, idle power included.
+        power_sensor: The sensor that gave them.
+        note: What else is to be said of these numbers.
     """
 
     model: str
@@ -135,6 +151,17 @@ class Timing:
     load: float = 0.0
     ratio_p50: float | None = None
     ratio_min: float | None = None
+    device: str = ""
+    cpus: int = 0
+    governor: str = ""
+    temperature_before: float | None = None
+    temperature_after: float | None = None
+    throttled: str = ""
+    cycles: int | None = None
+    cache_misses: int | None = None
+    energy_mj: float | None = None
+    power_sensor: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The processes that `tfedge.targets.host.HostTarget` starts: `python -m` this, with a folder.
+"""The processes that `tfedge.targets.measured` has started: `python -m` this, with a folder.
 
 Needs numpy and the runtime only. The request's "do" is one of `TASKS`.
 """
@@ -14,9 +14,9 @@ import numpy as np
 
 from tfedge.errors import InputError, TargetError, TfedgeError
 from tfedge.shell import Answer, serve
-from tfedge.targets import litert
+from tfedge.targets import conditions, counters, litert, power
 from tfedge.targets.amx import refuse_amx
-from tfedge.targets.machine import PeakMemory, isa, load_average
+from tfedge.targets.machine import PeakMemory, describe, isa, load_average, processors
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import random_inputs
 from tfedge.tflite.interpreter import Interpreter, runtime_version
@@ -70,10 +70,10 @@ def measure(values: dict[str, Any], arrays: Arrays) -> Answer:
         arrays: "file0", "file1", ..., uint8.
 
     Returns:
-        "wall_ns" and "cpu_ns", float64 [runs, count], nanoseconds per inference; the instruction
-        sets and the load before the start.
+        "wall_ns" and "cpu_ns", float64 [runs, count], nanoseconds per inference; and fields of a
+        Timing about the machine: instruction sets, the load before the start, its conditions.
     """
-    load = load_average()
+    load, before = load_average(), conditions.read()
     count, rounds, threads = values["count"], values["runs"], values["threads"]
     files = [_ready(arrays[f"file{i}"].tobytes(), threads) for i in range(count)]
     inner = [_inner_loops(file) for file in files]
@@ -86,7 +86,13 @@ def measure(values: dict[str, Any], arrays: Arrays) -> Answer:
             if count > 1:
                 file.invoke()
             wall[r, i], cpu[r, i] = _sample(file, inner[i], cpu_clock)
-    facts = {"isa": isa(amx=not values["amx_off"]), "load": load if load == load else "nan"}
+    facts = {
+        "isa": isa(amx=not values["amx_off"]),
+        "load": load if load == load else "nan",
+        "device": describe(runtime_version()),
+        "cpus": processors(),
+        **conditions.compare(before, conditions.read()),
+    }
     return Answer(facts, {"wall_ns": wall, "cpu_ns": cpu})
 
 
@@ -157,9 +163,90 @@ def _alone_us(model: Any, position: int, runs: int) -> float:
     return min(_sample(file, loops, time.thread_time_ns)[0] for _ in range(runs)) / 1e3
 
 
+def list_ops(values: dict[str, Any], arrays: Arrays) -> Answer:
+    """Runs a file once and says which ops XNNPACK took.
+
+    Args:
+        values: Not used.
+        arrays: "file", uint8.
+
+    Returns:
+        "outside": positions of the ops that it left.
+    """
+    del values
+    interpreter = _ready(arrays["file"].tobytes(), 1)
+    interpreter.invoke()
+    return Answer({"outside": [op.index for op in interpreter.ops() if not op.delegated]})
+
+
+def repeat(values: dict[str, Any], arrays: Arrays) -> Answer:
+    """Runs a file a number of times, and measures nothing: others count from outside.
+
+    Args:
+        values: "times", "threads".
+        arrays: "file", uint8.
+    """
+    file = _ready(arrays["file"].tobytes(), values["threads"])
+    for _ in range(values["times"]):
+        file.invoke()
+    return Answer()
+
+
+def count_events(values: dict[str, Any], arrays: Arrays) -> Answer:
+    """Hardware events of an inference, by perf; see `tfedge.targets.counters`.
+
+    Args:
+        values: "threads", "amx".
+        arrays: "file", uint8.
+    """
+    file = _ready(arrays["file"].tobytes(), values["threads"])
+    _inner_loops(file)
+    seconds = _sample(file, 3, time.thread_time_ns)[0] / 1e9
+    request = {"threads": values["threads"], "amx": values.get("amx", False)}
+    return counters.count("tfedge.targets.host_worker", request, arrays, seconds)
+
+
+def energy(values: dict[str, Any], arrays: Arrays) -> Answer:
+    """Energy of an inference, where the machine has a sensor; see `tfedge.targets.power`.
+
+    Args:
+        values: "threads".
+        arrays: "file", uint8.
+    """
+    sensor = power.find()
+    if sensor is None:
+        return Answer()
+    file = _ready(arrays["file"].tobytes(), values["threads"])
+    _inner_loops(file)
+    try:
+        joules = power.joules_per_run(sensor, file.invoke)
+    except (OSError, ValueError) as error:
+        return Answer({"why": f"{sensor.name}: {error}"})
+    return Answer({"energy_mj": joules * 1e3, "power_sensor": sensor.name})
+
+
+def about(values: dict[str, Any], arrays: Arrays) -> Answer:
+    """Loads the runtime.
+
+    Args:
+        values: Not used.
+        arrays: Not used.
+
+    Returns:
+        "runtime": its version.
+    """
+    del values, arrays
+    return Answer({"runtime": runtime_version()})
+
+
 TASKS: dict[str, Callable[[dict[str, Any], Arrays], Answer]] = {
+    "about": about,
+    "count": count_events,
+    "energy": energy,
+    "ops": list_ops,
     "probe": probe,
     "profile": profile_ops,
+    "repeat": repeat,
     "run": infer,
     "time": measure,
 }
