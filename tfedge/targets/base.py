@@ -177,7 +177,16 @@ TARGETS: dict[str, Callable[[], Target]] = {
 }
 """Makers of the targets by name; each imports what it needs when it is called."""
 
-FAMILIES: dict[str, Callable[[str], Target]] = {}
+
+def _ssh(rest: str) -> Target:
+    from tfedge.targets.ssh.target import SshTarget
+
+    return SshTarget.named(rest)
+
+
+FAMILIES: dict[str, Callable[[str], Target]] = {
+    "ssh": _ssh,
+}
 """Makers of targets of free names, "FAMILY:REST", by family; each is given the rest."""
 
 
