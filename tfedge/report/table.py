@@ -148,6 +148,7 @@ def timing_table(timings: Sequence[Timing]) -> Group:
         timings: Timings; the first of each key is the one that the others are compared with.
     """
     from rich.console import Group
+    from rich.text import Text
 
     records = [Record(stage=t.model, label=t.model, scheme="", timing=[t]) for t in timings]
     out: list[RenderableType] = []
@@ -168,6 +169,7 @@ def timing_table(timings: Sequence[Timing]) -> Group:
             cells += [rows.ops_text(record, key), str(timing.partitions or "")]
             table.add_row(*_escaped(cells))
         out.append(table)
+    out += [Text(note, style="dim") for note in rows.condition_notes(records)]
     return Group(*out)
 
 

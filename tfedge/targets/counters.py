@@ -11,12 +11,27 @@ import shutil
 from typing import Any
 
 from tfedge.errors import TargetError
-from tfedge.shell import Answer, run_module
+from tfedge.shell import Answer, run, run_module
 
 EVENTS = ("instructions", "cycles", "cache-misses")
 _FEW, _MORE_S, _TIMEOUT_S = 5, 0.3, 600.0
 _LEAST, _MOST = 10, 20_000
 _OUTPUT = "perf.txt"
+
+
+def problem() -> str:
+    """Why perf cannot count events on this machine, or ""."""
+    if not shutil.which("perf"):
+        return "perf is not installed"
+    ended = run([*_command("-"), "true"], timeout=_TIMEOUT_S)
+    return "" if parse(ended.error_text) else "perf cannot count events here"
+
+
+def _command(output: str) -> list[str]:
+    """Perf with its options; the program follows. "-" for standard error."""
+    into = [] if output == "-" else ["-o", output]
+    events = ",".join(f"{event}:u" for event in EVENTS)
+    return ["perf", "stat", "-x", ",", *into, "-e", events, "--"]
 
 
 def count(module: str, values: dict[str, Any], arrays: dict[str, Any], seconds: float) -> Answer:
@@ -30,32 +45,19 @@ def count(module: str, values: dict[str, Any], arrays: dict[str, Any], seconds: 
 
     Returns:
         "instructions", "cycles", "cache_misses" per inference, None where the processor or the
-        system does not count them; "why" says what failed, or "".
+        system does not count them; or "why": what failed.
     """
-    perf = shutil.which("perf")
-    if perf is None:
-        return Answer({"why": "perf is not installed"})
     many = _FEW + int(min(max(_MORE_S / max(seconds, 1e-9), _LEAST), _MOST))
     found = []
     for times in (_FEW, many):
-        request = {**values, "do": "repeat", "times": times}
-        under = [
-            perf,
-            "stat",
-            "-x",
-            ",",
-            "-o",
-            _OUTPUT,
-            "-e",
-            ",".join(f"{e}:u" for e in EVENTS),
-        ]
-        with_text = _Counted(module, request, arrays, [*under, "--"])
-        if with_text.why:
-            return Answer({"why": with_text.why})
-        found.append(with_text.events)
+        one = _Counted(
+            module, {**values, "do": "repeat", "times": times}, arrays, _command(_OUTPUT)
+        )
+        if one.why:
+            return Answer({"why": one.why})
+        found.append(one.events)
     per = {e: _per(found[0].get(e), found[1].get(e), many - _FEW) for e in EVENTS}
-    why = "" if any(v is not None for v in per.values()) else "perf cannot count events here"
-    return Answer({**{e.replace("-", "_"): v for e, v in per.items()}, "why": why})
+    return Answer({e.replace("-", "_"): v for e, v in per.items()})
 
 
 class _Counted:

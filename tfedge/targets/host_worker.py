@@ -27,6 +27,7 @@ SAMPLE_NS = 1_000_000
 
 WARM_UP_NS = 50_000_000
 _WARM_UP_RUNS = 3
+_MODULE = "tfedge.targets.host_worker"
 
 Arrays = dict[str, np.ndarray]
 
@@ -192,37 +193,34 @@ def repeat(values: dict[str, Any], arrays: Arrays) -> Answer:
     return Answer()
 
 
-def count_events(values: dict[str, Any], arrays: Arrays) -> Answer:
-    """Hardware events of an inference, by perf; see `tfedge.targets.counters`.
+def instruments(values: dict[str, Any], arrays: Arrays) -> Answer:
+    """Hardware events and energy of an inference, as far as the machine can tell them.
 
     Args:
         values: "threads", "amx".
         arrays: "file", uint8.
+
+    Returns:
+        Fields of a Timing; see `tfedge.targets.counters` and `tfedge.targets.power`. "why" says
+        what could not be had.
     """
+    sensor, why = power.find(), counters.problem()
+    if sensor is None and why:
+        return Answer({"why": why})
     file = _ready(arrays["file"].tobytes(), values["threads"])
     _inner_loops(file)
-    seconds = _sample(file, 3, time.thread_time_ns)[0] / 1e9
-    request = {"threads": values["threads"], "amx": values.get("amx", False)}
-    return counters.count("tfedge.targets.host_worker", request, arrays, seconds)
-
-
-def energy(values: dict[str, Any], arrays: Arrays) -> Answer:
-    """Energy of an inference, where the machine has a sensor; see `tfedge.targets.power`.
-
-    Args:
-        values: "threads".
-        arrays: "file", uint8.
-    """
-    sensor = power.find()
-    if sensor is None:
-        return Answer()
-    file = _ready(arrays["file"].tobytes(), values["threads"])
-    _inner_loops(file)
-    try:
-        joules = power.joules_per_run(sensor, file.invoke)
-    except (OSError, ValueError) as error:
-        return Answer({"why": f"{sensor.name}: {error}"})
-    return Answer({"energy_mj": joules * 1e3, "power_sensor": sensor.name})
+    found: dict[str, Any] = {"why": why}
+    if not why:
+        seconds = _sample(file, 3, time.perf_counter_ns)[0] / 1e9
+        request = {"threads": values["threads"], "amx": values.get("amx", False)}
+        found.update(counters.count(_MODULE, request, arrays, seconds).values)
+    if sensor is not None:
+        try:
+            joules = power.joules_per_run(sensor, file.invoke)
+            found.update(energy_mj=joules * 1e3, power_sensor=sensor.name)
+        except (OSError, ValueError) as error:
+            found["why"] = "; ".join(w for w in (found["why"], f"{sensor.name}: {error}") if w)
+    return Answer(found)
 
 
 def about(values: dict[str, Any], arrays: Arrays) -> Answer:
@@ -241,8 +239,7 @@ def about(values: dict[str, Any], arrays: Arrays) -> Answer:
 
 TASKS: dict[str, Callable[[dict[str, Any], Arrays], Answer]] = {
     "about": about,
-    "count": count_events,
-    "energy": energy,
+    "instruments": instruments,
     "ops": list_ops,
     "probe": probe,
     "profile": profile_ops,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -70,15 +70,10 @@ class Measured:
         """
         raise NotImplementedError
 
-    def extras(self, models: Mapping[str, bytes], threads: int) -> list[Task]:
-        """Further tasks of `time`, the same number for each model, whose answers fill its Timing.
-
-        Args:
-            models: Files by name.
-            threads: Threads of the kernels.
-        """
-        del models, threads
-        return []
+    @property
+    def more(self) -> tuple[str, ...]:
+        """Further tasks of `time` for each file, after the times; their values fill its Timing."""
+        return ()
 
     def run(self, data: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the file in a process of its own.
@@ -132,8 +127,8 @@ class Measured:
         values = {"runs": runs, "threads": threads, "count": len(models)}
         all_files = {f"{_FILE}{i}": file for i, file in enumerate(files)}
         measure = Task("time", " with ".join(f"'{n}'" for n in models), values, all_files)
-        extras = self.extras(models, threads)
-        answers = self.ask([*probes, measure, *extras])
+        more_tasks = [replace(probe, do=do) for probe in probes for do in self.more]
+        answers = self.ask([*probes, measure, *more_tasks])
         alone, answer, more = (
             answers[: len(models)],
             answers[len(models)],
@@ -148,7 +143,7 @@ class Measured:
             **answer.values,
             "load": float(answer.values["load"]),
         }
-        each = len(more) // len(models)
+        each = len(self.more)
         return [
             Timing(
                 model=name,

@@ -101,13 +101,10 @@ class SshTarget(Measured):
             if i in left
         ]
 
-    def extras(self, models: Mapping[str, bytes], threads: int) -> list[Task]:
-        """Counters and energy of each file."""
-        return [
-            Task(do, f"model '{name}'", {"threads": threads}, {"file": file_of(data)})
-            for name, data in models.items()
-            for do in ("count", "energy")
-        ]
+    @property
+    def more(self) -> tuple[str, ...]:
+        """Counters and energy of each file, as far as the board can tell them."""
+        return ("instruments",)
 
     def ask(self, tasks: Sequence[Task]) -> list[Answer]:
         """Runs tasks on the board, in one connection; see `Measured.ask`."""
