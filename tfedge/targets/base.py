@@ -184,7 +184,14 @@ def _ssh(rest: str) -> Target:
     return SshTarget.named(rest)
 
 
+def _adb(serial: str) -> Target:
+    from tfedge.targets.adb.target import AdbTarget
+
+    return AdbTarget(serial)
+
+
 FAMILIES: dict[str, Callable[[str], Target]] = {
+    "adb": _adb,
     "ssh": _ssh,
 }
 """Makers of targets of free names, "FAMILY:REST", by family; each is given the rest."""

@@ -20,6 +20,7 @@ _TEMP = "/data/local/tmp"
 _FOLDER = re.compile(rf"{_TEMP}/tfedge-[A-Za-z0-9]+")
 _EXIT = re.compile(rb"tfedge-exit:(\d+)\s*\Z")
 _QUICK_S, _COPY_S, _LOOK_S = 60.0, 600.0, 5
+_BEAT_S = 5.0
 _FULL = ("No space left", "not enough space", "ENOSPC")
 
 
@@ -33,9 +34,9 @@ class Device:
 
     serial: str
 
-    def _adb(self, words: list[str], timeout: float) -> Finished:
+    def _adb(self, words: list[str], timeout: float, hold: float | None = None) -> Finished:
         try:
-            return run(["adb", "-s", self.serial, *words], timeout=timeout)
+            return run(["adb", "-s", self.serial, *words], timeout=timeout, hold=hold)
         except InputError as error:
             fix = "Install Android's platform-tools, with adb on PATH"
             raise TargetError("adb cannot be started", error.found, fix) from error
@@ -55,8 +56,13 @@ class Device:
             what = f"adb:{self.serial} cannot be reached"
             raise TargetError(what, said.splitlines()[-1] if said else state.ending, fix)
 
-    def shell(self, command: str, timeout: float = _QUICK_S) -> Finished:
+    def shell(self, command: str, timeout: float = _QUICK_S, hold: float | None = None) -> Finished:
         """Runs a command line of the device's shell, made of constants, numbers and our own paths.
+
+        Args:
+            command: The line.
+            timeout: Seconds that it may take.
+            hold: Keeps its input open with a line each so many seconds; None gives it none.
 
         Returns:
             Its exit status and output; both streams together in `out` where the device's adb is
@@ -66,7 +72,7 @@ class Device:
             TargetError: The device is gone, or the command did not end in time.
         """
         try:
-            ended = self._adb(["shell", f"{command}; echo tfedge-exit:$?"], timeout)
+            ended = self._adb(["shell", f"{command}; echo tfedge-exit:$?"], timeout, hold)
         except TargetError as error:
             if "did not end" in error.what:
                 what = f"adb:{self.serial} did not answer within {timeout:g} s"
@@ -80,6 +86,28 @@ class Device:
             found = said[-1] if said else ended.ending
             raise TargetError(f"the connection to adb:{self.serial} was lost", found, fix)
         return Finished(int(status[1]), ended.out[: status.start()], ended.err)
+
+    def run_in(self, place: str, program: str, timeout: float) -> Finished:
+        """Runs a program of a folder on the device; it ends when the connection does.
+
+        Args:
+            place: The folder, of `folder`.
+            program: The program's command line, relative to the folder.
+            timeout: Seconds that it may take.
+
+        Returns:
+            Its exit status, and both its streams in `out`.
+
+        Raises:
+            TargetError: The device is gone, or the program did not end in time.
+        """
+        # The input ends with the connection: then the program and the folder go.
+        guard = f"(while read -r _; do :; done <&3; kill -9 $p; rm -rf {place}) >/dev/null 2>&1 &"
+        command = (
+            f"exec 3<&0; cd {place} && {{ {program} </dev/null 2>&1 & p=$!; {guard} w=$!; "
+            "wait $p; s=$?; kill $w; (exit $s); }"
+        )
+        return self.shell(command, timeout, hold=_BEAT_S)
 
     def text(self, command: str) -> str:
         """What a command says, stripped; "" where it fails."""
@@ -141,7 +169,9 @@ class Device:
     def conditions(self) -> dict[str, str]:
         """Files of `tfedge.targets.conditions` as they are on the device."""
         globs = " ".join(f"/{pattern}" for pattern in conditions.PATTERNS)
-        script = f'for f in {globs}; do [ -r "$f" ] && echo "$f $(cat "$f" 2>/dev/null)"; done; true'
+        script = (
+            f'for f in {globs}; do [ -r "$f" ] && echo "$f $(cat "$f" 2>/dev/null)"; done; true'
+        )
         pairs = [line.partition(" ") for line in self.text(script).splitlines()]
         return {path.lstrip("/"): value.strip() for path, _, value in pairs if value.strip()}
 
