@@ -138,6 +138,8 @@ def test_importing_tfedge_is_cheap():
         "data",
         "targets.host_worker",
         "targets.arm64.target",
+        "targets.adb.target",
+        "targets.ssh.target",
     ],
 )
 def test_the_device_side_needs_no_tensorflow(name):

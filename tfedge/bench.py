@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +52,35 @@ def measure(
             is no TFLite file.
         TargetError: The target is unknown, or a file fails there (the message names it).
     """
+    found: list[Timing] = []
+    for timings in measure_each(models, target=target, runs=runs, threads=threads):
+        found += timings
+    return found
+
+
+def measure_each(
+    models: Sequence[Model] | Model,
+    *,
+    target: str | Sequence[str] = "host",
+    runs: int = 50,
+    threads: int = 1,
+) -> Iterator[list[Timing]]:
+    """As `measure`, with the timings of each target as soon as they are there.
+
+    What a target gave is kept when a later one fails.
+
+    Raises:
+        InputError: As `measure`; before anything is measured.
+        TargetError: As `measure`; what can be found out is, before anything is measured.
+    """
     for word, number in (("runs", runs), ("threads", threads)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InputError(f"{word} must be a whole number, at least 1", repr(number))
     places, files = _places(target), _files(models)
     for place in places:
         place.prepare(threads)
-    return [timing for place in places for timing in place.time(files, runs, threads)]
+    for place in places:
+        yield place.time(files, runs, threads)
 
 
 def _places(target: str | Sequence[str]) -> list[Target]:

@@ -2,6 +2,9 @@
 
     tfedge benchmark a.tflite b.tflite --target=host --target=arm64:cortex-a53 --ops
 
+Boards and phones are targets too: ssh:USER@HOST, and adb:SERIAL with the benchmark_model that
+$TFEDGE_BENCHMARK_MODEL names (docs/TARGETS.md).
+
 Each target has a table of its own; nothing is compared across them. --ops adds a table of the
 instructions of each op, on targets that count them (arm64:...); --outputs one that says whether
 the files compute there what they compute here.
@@ -15,7 +18,7 @@ from typing import Any
 from absl import flags
 
 from tfedge.cli.output import check_folder, show, write_json
-from tfedge.errors import InputError
+from tfedge.errors import InputError, TfedgeError
 
 REQUIRED = ()  # The files may be arguments instead of flags.
 
@@ -58,9 +61,7 @@ def run(values: flags.FlagValues) -> None:
     if values.ops:
         bench.counters(values.target)
     with working(f"measuring {len(values.model)} file(s) on {', '.join(values.target)}"):
-        timings = bench.measure(
-            values.model, target=values.target, runs=values.runs, threads=values.threads
-        )
+        timings = _measure(values)
         more: dict[str, Any] = {}
         if values.ops:
             more["ops"] = bench.count_ops(values.model, values.target)
@@ -73,3 +74,22 @@ def run(values: flags.FlagValues) -> None:
             show(costs_table(name, costs), values.json)
     if values.outputs:
         show(matches_table(more["outputs"]), values.json)
+
+
+def _measure(values: flags.FlagValues) -> list[Any]:
+    """The timings; where a target fails, those of the ones before it are written and shown."""
+    from tfedge import bench
+    from tfedge.report import timing_table
+
+    timings: list[Any] = []
+    try:
+        for found in bench.measure_each(
+            values.model, target=values.target, runs=values.runs, threads=values.threads
+        ):
+            timings += found
+    except TfedgeError:
+        if timings:
+            write_json(values.json, timings)
+            show(timing_table(timings), values.json)
+        raise
+    return timings

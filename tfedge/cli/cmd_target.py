@@ -3,10 +3,14 @@
     tfedge target list
     tfedge target setup arm64
     tfedge target remove arm64
+    tfedge target setup ssh:USER@HOST
 
 The arm64 targets run real aarch64 kernels under an emulator and count instructions. Their set-up
 needs Debian on x86_64 and no root: it fetches Debian's packages and the runtime's aarch64 wheel
 into $TFEDGE_ARM64, or tfedge/arm64 in the user's cache folder.
+
+A board needs Python 3.10 or later, numpy and LiteRT. Its set-up brings their wheels, of pip's index
+or of the folder $TFEDGE_WHEELS, into the cache folder of its user; remove takes them away.
 """
 
 from __future__ import annotations
@@ -20,8 +24,15 @@ from tfedge.cli.output import check_folder, show, write_json
 from tfedge.errors import InputError, did_you_mean
 
 REQUIRED = ()
+FREE = {
+    "ssh:USER@HOST": "any Linux board with a login by key; tfedge target setup ssh:USER@HOST",
+    "adb:SERIAL": "any Android device; needs adb and $TFEDGE_BENCHMARK_MODEL",
+}
+"""Targets of free names, and what they need."""
+
 ACTIONS = ("list", "setup", "remove")
 KINDS = ("arm64",)
+BOARD = "ssh:"
 
 
 def define(values: flags.FlagValues) -> None:
@@ -43,13 +54,17 @@ def run(values: flags.FlagValues) -> None:
     if action not in ACTIONS:
         raise InputError("unknown action", f"'{action}'", did_you_mean(action, ACTIONS))
     wanted = 0 if action == "list" else 1
-    if len(rest) != wanted or any(kind not in KINDS for kind in rest):
+    known = all(kind in KINDS or kind.startswith(BOARD) for kind in rest)
+    if len(rest) != wanted or not known:
         found = " ".join(values.do)
-        fix = f"Write: tfedge target {action}" + (" arm64" if wanted else "")
+        fix = f"Write: tfedge target {action}" + (" arm64, or ssh:USER@HOST" if wanted else "")
         raise InputError(f"target {action} takes {'a target' if wanted else 'nothing else'}",
                          found, fix)  # fmt: skip
     check_folder(values.json)
-    result, text = {"list": _list, "setup": _set_up, "remove": _remove}[action]()
+    if rest and rest[0].startswith(BOARD):
+        result, text = {"setup": _set_up_board, "remove": _remove_board}[action](rest[0])
+    else:
+        result, text = {"list": _list, "setup": _set_up, "remove": _remove}[action]()
     write_json(values.json, result)
     show(text, values.json)
 
@@ -68,6 +83,7 @@ def _list() -> tuple[Any, Any]:
         }
         for name in TARGETS
     ]
+    rows += [{"target": n, "source": "measured", "state": state} for n, state in FREE.items()]
     table = plain_table("", ["target", "source", "state"], [list(row.values()) for row in rows])
     return rows, table
 
@@ -91,3 +107,22 @@ def _remove() -> tuple[Any, str]:
     place, removed = str(installation.folder()), installation.remove()
     facts = {"folder": place, "removed": removed}
     return facts, f"removed {place}" if removed else f"there was nothing at {place}"
+
+
+def _set_up_board(name: str) -> tuple[Any, str]:
+    from tfedge.targets.ssh.setup import set_up
+    from tfedge.targets.ssh.target import SshTarget
+
+    facts = set_up(SshTarget.named(name.removeprefix(BOARD)))
+    if not facts["made"]:
+        return facts, f"{name} has all it needs"
+    return facts, f"{name} is set up: {', '.join(facts['wheels'])} in {facts['place']}"
+
+
+def _remove_board(name: str) -> tuple[Any, str]:
+    from tfedge.targets.ssh.setup import remove
+    from tfedge.targets.ssh.target import SshTarget
+
+    facts = remove(SshTarget.named(name.removeprefix(BOARD)))
+    place = f"{facts['place']} on {name}"
+    return facts, f"removed {place}" if facts["removed"] else f"there was nothing at {place}"

@@ -34,6 +34,11 @@ class Device:
 
     serial: str
 
+    @property
+    def name(self) -> str:
+        """The target's name, for messages."""
+        return f"adb:{self.serial}"
+
     def _adb(self, words: list[str], timeout: float, hold: float | None = None) -> Finished:
         try:
             return run(["adb", "-s", self.serial, *words], timeout=timeout, hold=hold)

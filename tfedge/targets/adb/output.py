@@ -144,7 +144,8 @@ def _profile(lines: list[str]) -> list[OpRow]:
         node = _NODE.search(line)
         if node is None:
             break
-        cells = line.split()
+        row = line.strip()
+        cells = [cell.strip() for cell in row.split("\t")] if "\t" in row else row.split()
         found.append(OpRow(cells[0], int(node[1]), float(cells[column]) * 1e3))
     return found
 

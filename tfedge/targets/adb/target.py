@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,26 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from tfedge.errors import ConversionError, InputError, TargetError
+from tfedge.errors import InputError, TargetError
 from tfedge.record import Timing
 from tfedge.targets import conditions
 from tfedge.targets.adb import binary
+from tfedge.targets.adb.bench import TOOL, Bench, DeviceFile
 from tfedge.targets.adb.device import SERIAL, Device
-from tfedge.targets.adb.output import Output, parse
+from tfedge.targets.adb.output import Output
 from tfedge.targets.base import Violation
 from tfedge.targets.machine import isa_of
 from tfedge.targets.measured import TaskError, require_file
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.delegation import views, why_not
-from tfedge.tflite.ends import Ends, file_ends
 from tfedge.tflite.op_times import OpTimes
-from tfedge.tflite.tensors import TensorSpec
 
 ROUNDS = 3
 """How often the tool is run for each of several files, in turn."""
 
-_SLACK_S, _WARM_UP, _PROFILED = 600.0, 3, 1
-_TOOL, _OUTPUT = "./benchmark_model", "out.bin"
+_SLACK_S, _PROFILED = 600.0, 1
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class AdbTarget:
         """
         require_file("the file", data)
         with self._bench({"the file": data}, 1) as bench:
-            return _File(self, bench, data).run_all(inputs)
+            return DeviceFile(bench, data).run_all(inputs)
 
     def time(self, models: Mapping[str, bytes], runs: int, threads: int) -> list[Timing]:
         """Measures files; see `Target.time`.
@@ -205,142 +203,18 @@ class AdbTarget:
         }
 
     @contextmanager
-    def _bench(self, files: Mapping[str, bytes], threads: int) -> Iterator[_Bench]:
+    def _bench(self, files: Mapping[str, bytes], threads: int) -> Iterator[Bench]:
         self.prepare(threads)
         with (
             tempfile.TemporaryDirectory(prefix="tfedge-") as here,
             self.device.folder(self.timeout_s + _SLACK_S) as there,
         ):
-            bench = _Bench(self, Path(here), there, threads)
-            self.device.push(binary.find(), f"{there}/{_TOOL[2:]}")
-            self.device.shell(f"chmod 755 {there}/{_TOOL[2:]}")
+            bench = Bench(self.device, (Path(here), there), threads, self.timeout_s)
+            self.device.push(binary.find(), f"{there}/{TOOL}")
+            self.device.shell(f"chmod 755 {there}/{TOOL}")
             for who, data in files.items():
                 bench.add(who, data)
             yield bench
-
-
-class _Bench:
-    """The tool and files in a folder of the device."""
-
-    def __init__(self, target: AdbTarget, here: Path, there: str, threads: int) -> None:
-        self._target, self._here, self._there = target, here, there
-        self._threads, self.files = threads, dict[str, str]()
-
-    def add(self, who: str, data: bytes) -> None:
-        """Brings a file; its name there is ours."""
-        name = f"m{len(self.files)}.tflite"
-        self.send(name, data)
-        self.files[who] = name
-
-    def send(self, name: str, data: bytes) -> None:
-        """Copies bytes to a file of the folder there."""
-        (self._here / name).write_bytes(data)
-        self._target.device.push(self._here / name, f"{self._there}/{name}")
-
-    def fetch(self, name: str) -> bytes | None:
-        """A file of the folder there; None where there is none."""
-        path = self._here / name
-        return (
-            path.read_bytes() if self._target.device.pull(f"{self._there}/{name}", path) else None
-        )
-
-    def time(self, who: str, runs: int) -> Output:
-        """Times a file."""
-        flags = {"num_runs": runs, "warmup_runs": _WARM_UP}
-        return self.call(who, flags)
-
-    def profile(self, who: str, runs: int) -> Output:
-        """Profiles a file's ops."""
-        flags = {"num_runs": runs, "warmup_runs": 1, "warmup_min_secs": 0}
-        output = self.call(who, {**flags, "enable_op_profiling": "true"})
-        if not output.ops:
-            what = f"{who} was run on {self._target.name}, but its ops were not listed"
-            raise TargetError(what, "no profile in benchmark_model's output")
-        return output
-
-    def call(self, who: str, flags: Mapping[str, Any]) -> Output:
-        """One run of the tool.
-
-        Raises:
-            TaskError: It fails, or prints no times.
-            TargetError: The device is gone, or the time is over.
-        """
-        limit = self._target.timeout_s
-        given = {
-            "graph": self.files[who], "num_threads": self._threads, "use_xnnpack": "true",
-            "min_secs": 0, "max_secs": int(limit), **flags,
-        }  # fmt: skip
-        line = " ".join([_TOOL, *(f"--{key}={value}" for key, value in given.items())])
-        try:
-            ended = self._target.device.run_in(self._there, line, limit)
-        except TargetError as error:
-            if "did not answer" not in error.what:
-                raise
-            what = f"{who} did not finish on {self._target.name} within {limit:g} s"
-            raise TargetError(what, error.found) from error
-        output = parse((ended.out + ended.err).decode("utf-8", "replace"))
-        if ended.code or not output.count:
-            found = output.complaint or ended.ending
-            raise TaskError(f"{who} cannot be run on {self._target.name}", found)
-        return output
-
-
-class _File(Ends):
-    """A file whose inputs and outputs go through files of the tool."""
-
-    def __init__(self, target: AdbTarget, bench: _Bench, data: bytes) -> None:
-        self._target, self._bench = target, bench
-        model = flatbuffer.read(data)
-        try:
-            self.inputs, self.outputs = file_ends(model)
-        except ConversionError as error:
-            raise TargetError(f"the file cannot be run on {target.name}", str(error)) from error
-        if any(spec.numpy_dtype.kind not in "fiub" for spec in (*self.inputs, *self.outputs)):
-            what = f"the file cannot be run on {target.name}"
-            raise TargetError(what, "inputs or outputs of text")
-        self._written = [int(i) for i in model.subgraphs[0].outputs]
-
-    def run_each(self, pieces: Iterable[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
-        """A process for each piece."""
-        for piece in pieces:
-            yield self._run(piece)
-
-    def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        named = self.typed(inputs)
-        if self.resized(named):
-            fix = "Use a file whose free axes have been given these sizes"
-            found = f"other sizes than {[spec.shape for spec in self.inputs]}"
-            raise InputError(f"{self._target.name} runs the sizes the file stores", found, fix)
-        keys = [f"x{i}" for i in range(len(self.inputs))]
-        for key, spec in zip(keys, self.inputs, strict=True):
-            self._bench.send(f"{key}.bin", np.ascontiguousarray(named[spec.name]).tobytes())
-        shapes = [",".join(map(str, spec.shape)) for spec in self.inputs]
-        flags = {
-            "num_runs": 1, "warmup_runs": 0, "warmup_min_secs": 0,
-            "input_layer": ",".join(keys), "input_layer_shape": ":".join(shapes),
-            "input_layer_value_files": ",".join(f"{k}:{k}.bin" for k in keys),
-            "output_filepath": _OUTPUT,
-        }  # fmt: skip
-        self._bench.call("the file", flags)
-        return self._outputs(self._bench.fetch(_OUTPUT))
-
-    def _outputs(self, raw: bytes | None) -> dict[str, np.ndarray]:
-        """All outputs stand one behind the other, as the file lists them."""
-        if raw is None:
-            fix = "Use one built from TensorFlow or LiteRT of 2023 or later"
-            raise TargetError("this benchmark_model does not write outputs", self._target.name, fix)
-        specs: dict[int, TensorSpec] = {spec.index: spec for spec in self.outputs}
-        arrays, position = dict[int, np.ndarray](), 0
-        for index in self._written:
-            spec = specs[index]
-            size = int(np.prod(spec.shape)) * spec.numpy_dtype.itemsize
-            part = raw[position : position + size]
-            if len(part) < size:
-                what = f"the outputs from {self._target.name} are incomplete"
-                raise TargetError(what, f"{len(raw)} bytes")
-            arrays[index] = np.frombuffer(part, spec.numpy_dtype).reshape(spec.shape)
-            position += size
-        return {spec.name: arrays[spec.index] for spec in self.outputs}
 
 
 def _shares(runs: int, rounds: int) -> list[int]:
@@ -348,7 +222,7 @@ def _shares(runs: int, rounds: int) -> list[int]:
     return [n for i in range(rounds) if (n := runs // rounds + (i < runs % rounds))]
 
 
-def _delegation(profile: Output, ops: int) -> dict[str, int]:
+def _delegation(profile: Output, ops: int) -> dict[str, Any]:
     outside = {row.node for row in profile.ops if not row.delegate}
     return {
         "total_ops": ops,
@@ -362,8 +236,8 @@ def _statistics(outputs: Sequence[Output]) -> dict[str, Any]:
     least = [o.min for o in outputs if o.min is not None]
     medians = [o.median for o in outputs if o.median is not None]
     first = outputs[0]
-    parts = [f"{word} {value / 1e3:.3g} ms" for word, value in
-             (("mean", first.mean), ("standard deviation", first.std)) if value is not None]  # fmt: skip
+    named = {"mean": first.mean, "standard deviation": first.std}
+    parts = [f"{word} {us / 1e3:.3g} ms" for word, us in named.items() if us is not None]
     missing = "p90, p99 and CPU time" if medians else "p50, p90, p99 and CPU time"
     return {
         "runs": sum(o.count for o in outputs),

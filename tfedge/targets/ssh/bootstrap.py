@@ -149,8 +149,8 @@ def _main() -> None:
     signal.signal(signal.SIGALRM, _raise(_Late))
     header = json.loads(sys.stdin.buffer.readline().decode())
     _say("hello", _facts())
-    _sweep()
     try:
+        _sweep()
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     except OSError as error:
         _say("space", {"why": error.strerror or str(error), "folder": ""})

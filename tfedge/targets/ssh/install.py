@@ -59,7 +59,7 @@ def _unpack(wheel: zipfile.ZipFile, into: Path) -> None:
 
 def _problem(place: Path) -> str:
     env = {**os.environ, "PYTHONPATH": str(place)}
-    ended = run([sys.executable, "-c", _TRY], env=env, timeout=300)
+    ended = run([sys.executable, "-B", "-c", _TRY], env=env, timeout=300)
     said = [line for line in ended.error_text.splitlines() if line.strip()]
     return "; ".join([ended.ending, *said[-1:]]) if ended.code else ""
 
