@@ -104,6 +104,17 @@ def test_the_runner_is_all_that_the_worker_needs(tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("2."), done.stderr
 
 
+def test_a_bare_python_can_be_set_up(tmp_path):
+    """numpy is one of the things that a board may lack."""
+    (tmp_path / "runner.zip").write_bytes(link.runner())
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'runner.zip')!r})\n"
+    code += "import tfedge.targets.ssh.install, tfedge.targets.ssh.agent as a, pathlib\n"
+    code += "sys.exit(a.main(pathlib.Path('.')))"
+    argv = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "numpy, flatbuffers, ai_edge_litert\n"), done
+
+
 def test_files_are_measured_there_and_everything_comes_back(board):
     first, second = target().time({"a": image(), "$(b) 'c'": tflite_files.file("image")}, 3, 1)
     assert (first.model, second.model) == ("a", "$(b) 'c'")
@@ -324,7 +335,7 @@ def test_wheels_are_unpacked_into_the_cache_and_removed_again(board, tmp_path, m
 
 def test_a_board_that_has_all_is_left_alone(board):
     assert setup.set_up(target())["made"] is False
-    assert not (board.home / ".cache/tfedge").exists()
+    assert not list(board.home.glob(".cache/tfedge/*"))
 
 
 def test_pip_is_asked_for_the_boards_own_wheels(tmp_path, monkeypatch):

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import numpy as np
-
 from tfedge.errors import TargetError, did_you_mean
 from tfedge.record import Timing
 from tfedge.tflite.op_times import OpTimes
 
 if TYPE_CHECKING:
+    # A board that is yet to be set up has no numpy.
+    import numpy as np
+
     from tfedge.targets.arm64.costs import Costs
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-_TOTAL = re.compile(r"vdd_in|5v_in|vin|total|input", re.IGNORECASE)
+_TOTAL = re.compile(r"vdd_in|5v_in|\bvin\b|\btotal\b", re.IGNORECASE)
 """Labels of rails that supply the whole board."""
 
 SECONDS, _SAMPLE_S = 1.0, 0.01
