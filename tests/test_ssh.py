@@ -1,5 +1,6 @@
 """ssh:USER@HOST against a real sshd on loopback, and its faults."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -104,15 +105,23 @@ def test_the_runner_is_all_that_the_worker_needs(tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("2."), done.stderr
 
 
+def test_an_old_python_can_read_the_bootstrap():
+    """It must live to say that it is too old."""
+    text = (Path(link.__file__).parent / "bootstrap.py").read_text()
+    ast.parse(text, feature_version=(3, 6))
+    with pytest.raises(SyntaxError):
+        ast.parse("(x := 1)", feature_version=(3, 6))
+
+
 def test_a_bare_python_can_be_set_up(tmp_path):
     """numpy is one of the things that a board may lack."""
     (tmp_path / "runner.zip").write_bytes(link.runner())
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'runner.zip')!r})\n"
     code += "import tfedge.targets.ssh.install, tfedge.targets.ssh.agent as a, pathlib\n"
-    code += "sys.exit(a.main(pathlib.Path('.')))"
+    code += "print(a.main(pathlib.Path('.')))"
     argv = [sys.executable, "-I", "-S", "-c", code]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (3, "numpy, flatbuffers, ai_edge_litert\n"), done
+    assert done.stdout == "('missing', b'numpy, flatbuffers, ai_edge_litert')\n", done.stderr
 
 
 def test_files_are_measured_there_and_everything_comes_back(board):
@@ -190,9 +199,8 @@ def test_a_runtime_that_does_not_load_is_sent_to_the_set_up(board, tmp_path):
 )
 def test_a_board_that_does_not_fit_is_refused(facts, words):
     fit = {"machine": "aarch64", "system": "Linux", "python": "3.11", "bits": 64}
-    values = {"code": 3, "said": "ai_edge_litert\n"}
     with pytest.raises(TargetError, match=words):
-        target().understood(link.Reply("failed", {**fit, **facts}, values))
+        target().understood(link.Reply("missing", {**fit, **facts}, payload=b"ai_edge_litert"))
 
 
 def test_the_boards_architecture_is_its_own(board):

@@ -1,18 +1,18 @@
 """The first program on the board: it is sent as text, runs by itself and needs Python 3.6.
 
-Reads a header and two files from standard input, puts them into a new folder, runs a module of the
-first one on the second, and sends its answer back. The folder goes in any case: also when the
-connection is lost (the input ends, or no line comes for a while), when the time is over and on
-signals that can be caught.
+Reads a header and two files from standard input, puts them into a new folder, calls `main` of a
+module of the first one, which reads the second, and sends its answer back. The folder goes in any
+case: also when the connection is lost (the input ends, or no line comes for a while), when the time
+is over and on signals that can be caught.
 """
 
+import importlib
 import json
 import os
 import platform
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Callable  # noqa: UP035 (of Python 3.6)
 
 PREFIX = "tfedge-board-"
-_OLD_S, _CHUNK, _TAIL = 24 * 3600, 1 << 20, 4000
+_OLD_S, _CHUNK = 24 * 3600, 1 << 20
 
 
 def _say(kind: str, values: dict, payload: bytes = b"") -> None:
@@ -67,35 +67,11 @@ def _receive(path: Path, size: int) -> None:
             size -= len(piece)
 
 
-class _Child:
-    """The module's process and all that it starts."""
-
-    def __init__(self, folder: Path, header: dict) -> None:
-        runtime = str(_cache() / header["runtime"])
-        path = os.pathsep.join([str(folder / "runner.zip"), runtime])
-        env = dict(os.environ, PYTHONPATH=path, TMPDIR=str(folder), TFEDGE_RUNTIME=runtime)
-        argv = [sys.executable, "-m", header["module"], str(folder)]
-        self.said = folder / "said"
-        with self.said.open("wb") as said:
-            self.process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=str(folder), env=env
-            )
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()  # It ends what it started, and then itself.
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-
-class _Ended(Exception):
+class _Ended(BaseException):
     """The other side is gone, or the system wants us to end."""
 
 
-class _Late(Exception):
+class _Late(BaseException):
     """The time is over."""
 
 
@@ -130,18 +106,25 @@ def _run(folder: Path, header: dict) -> None:
         _say("space", {"why": error.strerror or str(error), "folder": str(folder)})
         return
     _watch(header["silence_s"])
-    child = _Child(folder, header)
+    signal.setitimer(signal.ITIMER_REAL, header["limit_s"])
     try:
-        signal.setitimer(signal.ITIMER_REAL, header["limit_s"])
-        code = child.process.wait()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    finally:
-        child.end()
-    reply, said = folder / "reply.zip", child.said.read_bytes()[-_TAIL:].decode("utf-8", "replace")
-    if code or not reply.is_file():
-        _say("failed", {"code": code, "said": said})
-    else:
-        _say("reply", {}, reply.read_bytes())
+        kind, payload = _module(folder, header).main(folder)
+    except Exception as error:  # Whatever it is: the other side must hear of it.
+        kind, payload = "failed", f"{type(error).__name__}: {error}".encode()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    _say(kind, {}, payload)
+
+
+def _module(folder: Path, header: dict) -> Any:
+    """A module of the runner, with the runtime that a set-up brought before the board's own."""
+    runtime = str(_cache() / header["runtime"])
+    sys.path[:0] = [str(folder / "runner.zip"), runtime]
+    path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = runtime + os.pathsep + path if path else runtime
+    os.environ.update(TMPDIR=str(folder), TFEDGE_RUNTIME=runtime)
+    tempfile.tempdir = str(folder)
+    os.chdir(str(folder))
+    return importlib.import_module(header["module"])
 
 
 def _main() -> None:
@@ -166,4 +149,5 @@ def _main() -> None:
         shutil.rmtree(str(folder), ignore_errors=True)
 
 
-_main()
+if __name__ == "__main__":
+    _main()

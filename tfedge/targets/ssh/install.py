@@ -1,7 +1,6 @@
 """On the board: unpacks the runtime's wheels into the user's cache folder, or removes it.
 
-`python3 -m` this, with the folder that holds request.zip (wheels). The place is $TFEDGE_RUNTIME;
-it is there as a whole or not at all. Without wheels it is removed.
+The bootstrap calls `main`. The place is $TFEDGE_RUNTIME; it is there as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -20,12 +19,17 @@ from tfedge.shell import run
 _TRY = "import flatbuffers, numpy, ai_edge_litert.interpreter as i; i.Interpreter"
 
 
-def main(folder: Path) -> dict[str, Any]:
-    """Installs or removes.
+def main(folder: Path) -> tuple[str, bytes]:
+    """Installs the wheels of request.zip in a folder, or removes the runtime where there are none.
 
     Returns:
-        "place", and "removed" or "problem": why the runtime does not load ("" where it does).
+        "reply" and JSON: "place", and "removed" or "problem": why the runtime does not load (""
+        where it does).
     """
+    return "reply", json.dumps(_install(folder)).encode()
+
+
+def _install(folder: Path) -> dict[str, Any]:
     place = Path(os.environ["TFEDGE_RUNTIME"])
     with zipfile.ZipFile(folder / "request.zip") as request:
         wheels = [name for name in request.namelist() if name.endswith(".whl")]
@@ -62,8 +66,3 @@ def _problem(place: Path) -> str:
     ended = run([sys.executable, "-B", "-c", _TRY], env=env, timeout=300)
     said = [line for line in ended.error_text.splitlines() if line.strip()]
     return "; ".join([ended.ending, *said[-1:]]) if ended.code else ""
-
-
-if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    (place / "reply.zip").write_text(json.dumps(main(place)))

@@ -56,10 +56,10 @@ class Reply:
     """What came back.
 
     Attributes:
-        kind: "reply", or "failed", "late", "space": how it went wrong.
+        kind: "reply", or "missing", "failed", "late", "space": how it went wrong.
         facts: The board's "machine", "system", "python", "glibc", "bits".
         values: What the bootstrap says of it.
-        payload: Bytes of reply.zip.
+        payload: What the module gave; for "missing" the packages, for "failed" the reason.
     """
 
     kind: str
@@ -84,7 +84,7 @@ class Link:
         """Runs one of our modules there.
 
         Args:
-            module: Dotted name, of `RUNNER`.
+            module: Dotted name of one in `RUNNER`, with a `main(folder)`.
             request: Contents of its request.zip.
             limit_s: Seconds that it may take.
 

@@ -140,11 +140,10 @@ class SshTarget(Measured):
             raise TargetError(f"{self.name} cannot take the files", found, fix)
         if reply.kind == "late":
             raise TargetError(f"{self.name} took longer than {reply.values['limit_s']:g} s")
-        said = str(reply.values["said"]).strip()
-        if reply.values["code"] == agent.MISSING:
+        said = reply.payload.decode("utf-8", "replace")
+        if reply.kind == "missing":
             raise TargetError(f"LiteRT is not on {self.name}", f"no {said}", self._set_up())
-        last = said.splitlines()[-1:] or [f"exit status {reply.values['code']}"]
-        raise TargetError(f"the runner failed on {self.name}", last[0])
+        raise TargetError(f"the runner failed on {self.name}", said)
 
     def require_fit(self, facts: Mapping[str, Any]) -> None:
         """Refuses a board that no runtime fits.
