@@ -90,7 +90,7 @@ def test_a_model_that_kills_its_process_is_named(tmp_path, monkeypatch):
         "    return Answer({})\nserve(f)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(host, "_MODULE", "odd_host")
+    monkeypatch.setattr(host, "WORKER", "odd_host")
     with pytest.raises(TargetError, match="'model 1' ended the process.*SIGABRT; kernel.cc:3 boom"):
         measure([tflite_files.file("two"), tflite_files.file("large")], runs=1)
 

@@ -146,6 +146,8 @@ def test_importing_tfedge_is_cheap():
         "targets.arm64.target",
         "targets.ethosu.target",
         "targets.tflm.worker",
+        "targets.adb.target",
+        "targets.ssh.target",
     ],
 )
 def test_the_device_side_needs_no_tensorflow(name):

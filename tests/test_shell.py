@@ -119,3 +119,20 @@ def test_serve_refuses_to_be_run_by_hand(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["worker"])
     with pytest.raises(InputError, match="run by tfedge itself"):
         shell.serve(lambda values, arrays: shell.Answer())
+
+
+def test_input_that_is_held_open_beats_and_ends_with_the_program():
+    code = "import sys; r = sys.stdin.readline; print(repr(r()), repr(r()), repr(r()))"
+    done = python(code, input=b"data\n", hold=0.05)
+    assert done.out.decode().split() == [repr(t) for t in ("data\n", "\n", "\n")]
+    large = python("import sys; sys.exit(3)", input=bytes(10**6), hold=5.0)
+    assert large.code == 3  # It read nothing, and nobody waits for it.
+
+
+def test_a_module_can_be_run_under_a_program_and_leave_files(tmp_path):
+    (tmp_path / "under").write_text('#!/bin/sh\necho x > seen\nexec "$@"\n')
+    (tmp_path / "under").chmod(0o755)
+    module = "tfedge.targets.host_worker"
+    under = [str(tmp_path / "under")]
+    ended = shell.run_module(module, {"do": "about"}, under=under, kept=("seen", "none"))
+    assert ended.answer is not None and ended.kept == {"seen": b"x\n"}

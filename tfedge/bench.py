@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +55,35 @@ def measure(
             is no TFLite file.
         TargetError: The target is unknown, or a file fails there (the message names it).
     """
+    found: list[Timing] = []
+    for timings in measure_each(models, target=target, runs=runs, threads=threads):
+        found += timings
+    return found
+
+
+def measure_each(
+    models: Sequence[Model] | Model,
+    *,
+    target: str | Sequence[str] = "host",
+    runs: int = 50,
+    threads: int | None = None,
+) -> Iterator[list[Timing]]:
+    """As `measure`, with the timings of each target as soon as they are there.
+
+    What a target gave is kept when a later one fails.
+
+    Raises:
+        InputError: As `measure`; before anything is measured.
+        TargetError: As `measure`; what can be found out is, before anything is measured.
+    """
     for word, number in (("runs", runs), ("threads", 1 if threads is None else threads)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InputError(f"{word} must be a whole number, at least 1", repr(number))
     places, files = places_of(target), files_of(models)
     for place in places:
         place.prepare(threads_on(place, threads))
-    return [t for p in places for t in p.time(files, runs, threads_on(p, threads))]
+    for place in places:
+        yield place.time(files, runs, threads_on(place, threads))
 
 
 def places_of(target: str | Sequence[str]) -> list[Target]:

@@ -135,17 +135,30 @@ class Timing:
     Times are milliseconds per inference. `source` says what kind of number it is: "measured" on
     hardware, "simulated" by a model of it (one value, in `min_ms` and `p50_ms`, of `cycles`),
     "emulated" (instruction counts or memory, never latency). Numbers of different sources, targets
-    or thread counts are never ranked against each other.
+    or thread counts are never ranked against each other. What a target does not tell is None, 0 or
+    "".
 
     A simulated time where some ops run elsewhere has `min_ms` only: no inference takes less.
 
     Attributes:
+        instructions: Per inference; of emulated cores, or by the processor's counters.
         delegate: What runs the `delegated_ops`: "XNNPACK", "NPU" or "TFLM".
-        cycles: Of the simulated unit, per inference.
+        cycles: Per inference: of the simulated unit, or of the processor in user space.
         sram_peak_bytes: On-chip memory that the tensors need at most.
         dram_traffic_bytes: Bytes read from and written to DRAM in an inference.
         flash_traffic_bytes: Bytes read from flash in an inference.
         arena_bytes: Memory that the microcontroller runtime asks for.
+        score: Accuracy there, beside this machine's.
+        device: What the device is, with its runtime, for example "Raspberry Pi 4; LiteRT 2.3.0".
+        cpus: Its processors, 0 where unknown.
+        governor: The CPU frequency governor during the measurement.
+        temperature_before: Degrees Celsius of the CPU before it.
+        temperature_after: And after it.
+        throttled: What held the CPU back meanwhile, for example "under-voltage"; "" where nothing
+            was seen.
+        cache_misses: Last-level cache misses per inference, in user space.
+        energy_mj: Millijoules per inference, idle power included.
+        power_sensor: The sensor that gave them.
         note: What must be said of these numbers, or "".
     """
 
@@ -176,8 +189,17 @@ class Timing:
     dram_traffic_bytes: int | None = None
     flash_traffic_bytes: int | None = None
     arena_bytes: int | None = None
-    note: str = ""
     score: Score | None = None
+    device: str = ""
+    cpus: int = 0
+    governor: str = ""
+    temperature_before: float | None = None
+    temperature_after: float | None = None
+    throttled: str = ""
+    cache_misses: int | None = None
+    energy_mj: float | None = None
+    power_sensor: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,10 +69,12 @@ class ModuleRun:
     Attributes:
         finished: How the process ended.
         answer: What it gave back; None where it died before it could.
+        kept: Contents of the files that were asked for and are there, by name.
     """
 
     finished: Finished
     answer: Answer | None
+    kept: dict[str, bytes] = field(default_factory=dict)
 
 
 def describe_exit(code: int) -> str:
@@ -90,6 +94,7 @@ def run(
     timeout: float | None = None,
     cwd: str | Path | None = None,
     env: Mapping[str, str] | None = None,
+    hold: float | None = None,
 ) -> Finished:
     """Runs a program to its end and keeps what it wrote.
 
@@ -102,6 +107,8 @@ def run(
         timeout: Seconds after which it is killed; None waits for ever.
         cwd: Folder to run in.
         env: Its whole environment; None passes ours on.
+        hold: Keeps its standard input open after `input`, with an empty line every `hold` seconds,
+            so that it can tell when we are gone; None closes the input.
 
     Returns:
         Exit status and output; a failing program is no error here.
@@ -118,7 +125,7 @@ def run(
     try:
         process = subprocess.Popen(
             words,
-            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+            stdin=subprocess.DEVNULL if input is None and hold is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=cwd,
@@ -127,8 +134,13 @@ def run(
         )
     except OSError as error:
         raise InputError(f"cannot run '{words[0]}'", error.strerror or str(error)) from error
+    done = threading.Event()
+    if hold is not None:
+        pipe, process.stdin = process.stdin, None  # Else communicate() would close it.
+        feed = threading.Thread(target=_feed, args=(pipe, input or b"", hold, done), daemon=True)
+        feed.start()
     try:
-        out, err = process.communicate(input, timeout)
+        out, err = process.communicate(None if hold is not None else input, timeout)
     except subprocess.TimeoutExpired:
         _, tail = _kill(process)
         last = tail.decode("utf-8", "replace").strip().splitlines()[-1:]
@@ -137,7 +149,20 @@ def run(
     except BaseException:
         _kill(process)
         raise
+    finally:
+        done.set()
     return Finished(process.returncode, out, err)
+
+
+def _feed(pipe: Any, data: bytes, seconds: float, done: threading.Event) -> None:
+    """Writes data, and a line now and then until the process has ended."""
+    # It may end, or close its input, before it has read all.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError), pipe:
+        pipe.write(data)
+        pipe.flush()
+        while not done.wait(seconds):
+            pipe.write(b"\n")
+            pipe.flush()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
@@ -166,6 +191,8 @@ def run_module(
     arrays: Arrays | None = None,
     *,
     timeout: float | None = None,
+    under: Sequence[str] = (),
+    kept: Sequence[str] = (),
 ) -> ModuleRun:
     """Runs one of our modules in a fresh Python process, with JSON and arrays both ways.
 
@@ -177,6 +204,8 @@ def run_module(
         values: Plain JSON values.
         arrays: Arrays of any numeric dtype and shape.
         timeout: Seconds; None waits for ever.
+        under: A program with its arguments that runs the process, for example "perf", "stat".
+        kept: Names of files in the process's folder to bring back.
 
     Returns:
         The end of the process and its answer; a process that died is no error here.
@@ -188,9 +217,10 @@ def run_module(
     with tempfile.TemporaryDirectory(prefix="tfedge-") as name:
         folder = Path(name)
         _pack(folder, _REQUEST, Answer(dict(values), dict(arrays or {})))
-        argv = [sys.executable, "-m", module, str(folder)]
+        argv = [*under, sys.executable, "-m", module, str(folder)]
         finished = run(argv, timeout=timeout, cwd=folder, env=_python_env())
-        return ModuleRun(finished, _unpack(folder, _REPLY) if finished.code == 0 else None)
+        files = {n: (folder / n).read_bytes() for n in kept if (folder / n).is_file()}
+        return ModuleRun(finished, _unpack(folder, _REPLY) if finished.code == 0 else None, files)
 
 
 def serve(handler: Handler) -> None:

@@ -3,6 +3,9 @@
     tfedge benchmark a.tflite b.tflite --target=host --target=arm64:cortex-a53 --ops
     tfedge benchmark a.tflite --target=configs/targets/pi4.yaml --eval --data=fashion_mnist
 
+Boards and phones are targets too: ssh:USER@HOST, and adb:SERIAL with the benchmark_model that
+$TFEDGE_BENCHMARK_MODEL names (docs/TARGETS.md).
+
 Each target has a table of its own; nothing is compared across them. A target is one of
 `tfedge target list`, or a device file. --ops adds a table of what each op costs, on targets
 that tell (instructions on arm64:..., estimated times on sim:..., cycles and what stays on the CPU
@@ -20,7 +23,7 @@ from absl import flags
 
 from tfedge.cli import training
 from tfedge.cli.output import check_folder, show, write_json
-from tfedge.errors import InputError
+from tfedge.errors import InputError, TfedgeError
 
 REQUIRED = ()  # The files may be arguments instead of flags.
 
@@ -82,9 +85,7 @@ def run(values: flags.FlagValues) -> None:
         bench.runners(values.target)
     tests = _tests(values, task)
     with working(f"measuring {len(values.model)} file(s) on {', '.join(values.target)}"):
-        timings = bench.measure(
-            values.model, target=values.target, runs=values.runs, threads=values.threads
-        )
+        timings = _measure(values)
         more: dict[str, Any] = {}
         if values.ops:
             more["ops"] = bench.count_ops(values.model, values.target)
@@ -127,3 +128,22 @@ def _tests(values: flags.FlagValues, task: str) -> dict[str, Any]:
 
     with working("loading the data"):
         return tests_of(values.model, task, values.samples)
+
+
+def _measure(values: flags.FlagValues) -> list[Any]:
+    """The timings; where a target fails, those of the ones before it are written and shown."""
+    from tfedge import bench
+    from tfedge.report import timing_table
+
+    timings: list[Any] = []
+    try:
+        for found in bench.measure_each(
+            values.model, target=values.target, runs=values.runs, threads=values.threads
+        ):
+            timings += found
+    except TfedgeError:
+        if timings:
+            write_json(values.json, timings)
+            show(timing_table(timings), values.json)
+        raise
+    return timings

@@ -151,6 +151,7 @@ def footnotes(records: Sequence[Record]) -> list[str]:
     notes += [
         f"{r.label}, {r.scheme}: {score_note(t)}" for r in records for t in r.timing if t.score
     ]
+    notes += condition_notes(records)
     return notes + timing_notes([t for r in records for t in r.timing])
 
 
@@ -163,7 +164,8 @@ def timing_notes(timings: Sequence[Timing]) -> list[str]:
     notes = []
     for (target, note), models in found.items():
         every = len(models) == sum(t.target == target for t in timings)
-        notes.append(f"{target if every else ', '.join([target, *models])}: {note}")
+        about = target if every else ", ".join([target, *models])
+        notes.append(f"{about}: {note.rstrip('.')}.")
     return notes
 
 
@@ -255,18 +257,76 @@ def latency_text(timing: Timing) -> str:
     """Minimum, p50 and p90 in milliseconds, as "a / b / c"; instructions for an emulated timing.
 
     A simulated timing has one value, or a bound where a part of the work is not in it; a memory
-    its bytes.
+    its bytes. A star stands behind times of a loaded or throttled machine; `condition_notes` says
+    why.
     """
     if timing.arena_bytes is not None:
         return f"{timing.arena_bytes:,} B"
     if timing.p50_ms is None and timing.source == "simulated" and timing.min_ms:
         return f"> {timing.min_ms:#.4g}".rstrip(".")
-    if timing.p50_ms is None:
-        return f"{count_text(timing.instructions or 0)} instr." if timing.instructions else ""
-    if timing.source == "simulated":
+    if timing.p50_ms is not None and timing.source == "simulated":
         return f"{timing.p50_ms:#.4g}".rstrip(".")
     values = (timing.min_ms, timing.p50_ms, timing.p90_ms)
-    return " / ".join("?" if v is None else f"{v:#.3g}".rstrip(".") for v in values)
+    if all(v is None for v in values):
+        return f"{count_text(timing.instructions or 0)} instr." if timing.instructions else ""
+    text = " / ".join("?" if v is None else f"{v:#.3g}".rstrip(".") for v in values)
+    return f"{text} *" if disturbances(timing) else text
+
+
+def disturbances(timing: Timing) -> list[str]:
+    """What made a measurement slower than the file is: throttling, or other work.
+
+    A machine counts as loaded where its load before the start left fewer processors free than
+    there were threads, by a margin of a half.
+    """
+    found = [f"throttled ({timing.throttled})"] if timing.throttled else []
+    free = timing.cpus - timing.load
+    if timing.cpus and timing.load > 0.5 and free + 0.5 < timing.threads:
+        found.append(f"load {timing.load:.1f} on {timing.cpus} CPUs")
+    return found
+
+
+def condition_notes(records: Sequence[Record]) -> list[str]:
+    """What the timings say beside their times, a line for each target that says anything."""
+    notes = []
+    for key in timing_keys(records):
+        timings = [(r.label, t) for r in records if (t := timing_of(r, key))]
+        about = [t.device for _, t in timings[:1]] + _climate([t for _, t in timings])
+        if any(about):
+            notes.append(f"{key.target}: " + "; ".join(part for part in about if part) + ".")
+        slowed = dict.fromkeys(why for _, t in timings for why in disturbances(t))
+        if slowed:
+            why = ", ".join(slowed)
+            notes.append(
+                f"* {key.target}: {why}: times may be too long; minima and ratios less so."
+            )
+        for label, timing in timings:
+            if parts := _instruments(timing):
+                notes.append(f"{label}, {key.target}: {', '.join(parts)} per inference.")
+    return notes
+
+
+def _climate(timings: Sequence[Timing]) -> list[str]:
+    first, last = timings[0], timings[-1]
+    out = [f"governor {first.governor}"] if first.governor else []
+    if first.temperature_before is not None and last.temperature_after is not None:
+        out.append(f"{first.temperature_before:.0f} to {last.temperature_after:.0f} °C")
+    return out
+
+
+def _instruments(timing: Timing) -> list[str]:
+    """Counters and energy of a measured timing."""
+    if timing.source != "measured":
+        return []
+    counts = {
+        "instructions": timing.instructions,
+        "cycles": timing.cycles,
+        "cache misses": timing.cache_misses,
+    }
+    out = [f"{value:,} {name}" for name, value in counts.items() if value is not None]
+    if timing.energy_mj is not None:
+        out.append(f"{timing.energy_mj:.3g} mJ ({timing.power_sensor})")
+    return out
 
 
 def ops_text(record: Record, key: TimingKey | None) -> str:

@@ -177,6 +177,7 @@ def timing_table(timings: Sequence[Timing]) -> Group:
             table.add_row(*_escaped(cells))
         out.append(table)
         out += [Text(note, style="dim") for note in rows.timing_notes(found)]
+    out += [Text(note, style="dim") for note in rows.condition_notes(records)]
     return Group(*out)
 
 

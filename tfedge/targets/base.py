@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import numpy as np
-
 from tfedge.errors import TargetError, did_you_mean
 from tfedge.record import Timing
 from tfedge.targets.ethosu.chips import NPUS
 from tfedge.tflite.op_times import OpTimes
 
 if TYPE_CHECKING:
+    # A board that is yet to be set up has no numpy.
+    import numpy as np
+
     from tfedge.targets.arm64.costs import Costs
     from tfedge.targets.op_table import OpTable
 
@@ -217,7 +218,20 @@ TARGETS: dict[str, Callable[[], Target]] = {
 }
 """Makers of the targets by name; each imports what it needs when it is called."""
 
-FAMILIES: dict[str, Callable[[str], Target]] = {"ethosu": _ethosu}
+
+def _ssh(rest: str) -> Target:
+    from tfedge.targets.ssh.target import SshTarget
+
+    return SshTarget.named(rest)
+
+
+def _adb(serial: str) -> Target:
+    from tfedge.targets.adb.target import AdbTarget
+
+    return AdbTarget(serial)
+
+
+FAMILIES: dict[str, Callable[[str], Target]] = {"adb": _adb, "ethosu": _ethosu, "ssh": _ssh}
 """Makers of targets of free names, "FAMILY:REST", by family; each is given the rest."""
 
 

@@ -1,4 +1,4 @@
-"""The processes that `tfedge.targets.host.HostTarget` starts: `python -m` this, with a folder.
+"""The processes that `tfedge.targets.measured` has started: `python -m` this, with a folder.
 
 Needs numpy and the runtime only. The request's "do" is one of `TASKS`.
 """
@@ -14,9 +14,9 @@ import numpy as np
 
 from tfedge.errors import InputError, TargetError, TfedgeError
 from tfedge.shell import Answer, serve
-from tfedge.targets import litert
+from tfedge.targets import conditions, counters, litert, power
 from tfedge.targets.amx import refuse_amx
-from tfedge.targets.machine import PeakMemory, isa, load_average
+from tfedge.targets.machine import PeakMemory, describe, isa, load_average, processors
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import random_inputs
 from tfedge.tflite.interpreter import Interpreter, runtime_version
@@ -27,6 +27,7 @@ SAMPLE_NS = 1_000_000
 
 WARM_UP_NS = 50_000_000
 _WARM_UP_RUNS = 3
+_MODULE = "tfedge.targets.host_worker"
 
 Arrays = dict[str, np.ndarray]
 
@@ -70,10 +71,10 @@ def measure(values: dict[str, Any], arrays: Arrays) -> Answer:
         arrays: "file0", "file1", ..., uint8.
 
     Returns:
-        "wall_ns" and "cpu_ns", float64 [runs, count], nanoseconds per inference; the instruction
-        sets and the load before the start.
+        "wall_ns" and "cpu_ns", float64 [runs, count], nanoseconds per inference; and fields of a
+        Timing about the machine: instruction sets, the load before the start, its conditions.
     """
-    load = load_average()
+    load, before = load_average(), conditions.read()
     count, rounds, threads = values["count"], values["runs"], values["threads"]
     files = [_ready(arrays[f"file{i}"].tobytes(), threads) for i in range(count)]
     inner = [_inner_loops(file) for file in files]
@@ -86,7 +87,13 @@ def measure(values: dict[str, Any], arrays: Arrays) -> Answer:
             if count > 1:
                 file.invoke()
             wall[r, i], cpu[r, i] = _sample(file, inner[i], cpu_clock)
-    facts = {"isa": isa(amx=not values["amx_off"]), "load": load if load == load else "nan"}
+    facts = {
+        "isa": isa(amx=not values["amx_off"]),
+        "load": load if load == load else "nan",
+        "device": describe(runtime_version()),
+        "cpus": processors(),
+        **conditions.compare(before, conditions.read()),
+    }
     return Answer(facts, {"wall_ns": wall, "cpu_ns": cpu})
 
 
@@ -157,9 +164,86 @@ def _alone_us(model: Any, position: int, runs: int) -> float:
     return min(_sample(file, loops, time.thread_time_ns)[0] for _ in range(runs)) / 1e3
 
 
+def list_ops(values: dict[str, Any], arrays: Arrays) -> Answer:
+    """Runs a file once and says which ops XNNPACK took.
+
+    Args:
+        values: Not used.
+        arrays: "file", uint8.
+
+    Returns:
+        "outside": positions of the ops that it left.
+    """
+    del values
+    interpreter = _ready(arrays["file"].tobytes(), 1)
+    interpreter.invoke()
+    return Answer({"outside": [op.index for op in interpreter.ops() if not op.delegated]})
+
+
+def repeat(values: dict[str, Any], arrays: Arrays) -> Answer:
+    """Runs a file a number of times, and measures nothing: others count from outside.
+
+    Args:
+        values: "times", "threads".
+        arrays: "file", uint8.
+    """
+    file = _ready(arrays["file"].tobytes(), values["threads"])
+    for _ in range(values["times"]):
+        file.invoke()
+    return Answer()
+
+
+def instruments(values: dict[str, Any], arrays: Arrays) -> Answer:
+    """Hardware events and energy of an inference, as far as the machine can tell them.
+
+    Args:
+        values: "threads", "amx".
+        arrays: "file", uint8.
+
+    Returns:
+        Fields of a Timing; see `tfedge.targets.counters` and `tfedge.targets.power`. "why" says
+        what could not be had.
+    """
+    sensor, why = power.find(), counters.problem()
+    if sensor is None and why:
+        return Answer({"why": why})
+    file = _ready(arrays["file"].tobytes(), values["threads"])
+    _inner_loops(file)
+    found: dict[str, Any] = {"why": why}
+    if not why:
+        seconds = _sample(file, 3, time.perf_counter_ns)[0] / 1e9
+        request = {"threads": values["threads"], "amx": values.get("amx", False)}
+        found.update(counters.count(_MODULE, request, arrays, seconds).values)
+    if sensor is not None:
+        try:
+            joules = power.joules_per_run(sensor, file.invoke)
+            found.update(energy_mj=joules * 1e3, power_sensor=sensor.name)
+        except (OSError, ValueError) as error:
+            found["why"] = "; ".join(w for w in (found["why"], f"{sensor.name}: {error}") if w)
+    return Answer(found)
+
+
+def about(values: dict[str, Any], arrays: Arrays) -> Answer:
+    """Loads the runtime.
+
+    Args:
+        values: Not used.
+        arrays: Not used.
+
+    Returns:
+        "runtime": its version.
+    """
+    del values, arrays
+    return Answer({"runtime": runtime_version()})
+
+
 TASKS: dict[str, Callable[[dict[str, Any], Arrays], Answer]] = {
+    "about": about,
+    "instruments": instruments,
+    "ops": list_ops,
     "probe": probe,
     "profile": profile_ops,
+    "repeat": repeat,
     "run": infer,
     "time": measure,
 }

@@ -12,6 +12,7 @@ _FEATURES = (
     "amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "avx", "sse4_1",
     "sme2", "sme", "sve2", "sve", "i8mm", "asimddp", "asimdhp", "asimd", "neon",
 )  # fmt: skip
+_BOARD = "/proc/device-tree/model"
 _CPUINFO, _STATUS, _CLEAR_REFS = "/proc/cpuinfo", "/proc/self/status", "/proc/self/clear_refs"
 
 
@@ -51,6 +52,30 @@ def isa_of(machine: str, cpuinfo: str) -> str:
 def load_average() -> float:
     """Processes running or waiting, mean of the last minute; NaN where the system has none."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+
+
+def processors() -> int:
+    """Processors that this process may run on; 0 where the system does not tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 0
+
+
+def describe(runtime: str) -> str:
+    """The board's own name where the system knows it, else the CPU's, and the runtime.
+
+    Args:
+        runtime: Version of LiteRT.
+
+    Returns:
+        For example "Raspberry Pi 4 Model B Rev 1.4; LiteRT 2.3.0".
+    """
+    board, cpus = Path(_BOARD), Path(_CPUINFO)
+    name = board.read_text(errors="replace").strip("\0 \n") if board.is_file() else ""
+    if not name and cpus.is_file():
+        lines = [line.partition(":") for line in cpus.read_text(errors="replace").splitlines()]
+        name = next((v.strip() for k, _, v in lines if k.strip() == "model name"), "")
+    return "; ".join(part for part in (name, f"LiteRT {runtime}") if part)
 
 
 class PeakMemory:

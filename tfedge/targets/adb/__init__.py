@@ -1,0 +1,1 @@
+"""Android devices over adb: the official benchmark_model measures there."""
