@@ -29,8 +29,8 @@ RUNNER = (
     "tflite/interpreter.py", "tflite/op_times.py", "tflite/quiet.py", "tflite/single.py",
     "tflite/tensors.py",
     "targets/__init__.py", "targets/amx.py", "targets/base.py", "targets/conditions.py",
-    "targets/counters.py", "targets/host_worker.py", "targets/litert.py", "targets/machine.py",
-    "targets/power.py",
+    "targets/counters.py", "targets/ethosu/__init__.py", "targets/ethosu/chips.py",
+    "targets/host_worker.py", "targets/litert.py", "targets/machine.py", "targets/power.py",
     "targets/ssh/__init__.py", "targets/ssh/agent.py", "targets/ssh/install.py",
     "targets/ssh/wire.py",
 )  # fmt: skip
