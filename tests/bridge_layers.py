@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.sessions import fresh
 from tfedge._keras import keras3
 
 IMAGE, SEQUENCE, VECTOR, CUBE = (6, 7, 4), (5, 6), (8,), (4, 5, 6, 3)
@@ -555,7 +556,7 @@ def build_cases(lib: Any, cases: dict[str, Case]) -> tuple[Any, list[np.ndarray]
     Returns:
         The model, its inputs, and the name of the case of each output.
     """
-    lib.backend.clear_session()
+    fresh(lib)
     tensors, results, arrays, names = [], [], [], []
     for number, (name, case) in enumerate(cases.items()):
         given = symbolic(lib, case, f"in{number}_")

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.sessions import fresh
+
 IMAGE, SEQUENCE, VECTOR = (4, 6, 8), (5, 6), (8,)
 CONSTANT = np.linspace(0.5, 1.5, 8).astype("float32")
 
@@ -332,7 +334,7 @@ def build_ops(
     Returns:
         The model, its inputs, and the name of the case of each output.
     """
-    lib.backend.clear_session()
+    fresh(lib)
     tensors, results, arrays, names = [], [], [], []
     for number, (name, case) in enumerate(cases.items()):
         given = [lib.Input(s, name=f"in{number}_{n}") for n, s in enumerate(case.shapes)]

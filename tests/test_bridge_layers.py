@@ -55,7 +55,8 @@ def test_layers(group, source, tmp_path):
     returned = back(crossed)
     assert flavour(returned) == source
     assert differing(names, outputs(returned, x), want) == {}
-    if group != "lambda":
+    # Reading thirty recurrent layers takes tf_keras half a minute.
+    if group != "lambda" and (group, source) != ("recurrent", "keras3"):
         crossed.save(tmp_path / "m.keras")
         again = tfedge.load_model(tmp_path / "m.keras", {"cube_root": cube_root})
         assert flavour(again) == flavour(crossed)

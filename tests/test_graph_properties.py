@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.architectures import inputs_for, kit, randomize
 from tests.random_graphs import grow
 from tests.reference import Reference, difference, random_cuts, settle
+from tests.sessions import fresh
 from tests.test_architectures import run
 from tfedge._keras import library
 from tfedge.graph import analyse, cut
@@ -51,7 +52,7 @@ def runs(model, x) -> bool:
 
 def check(flavour, draw, tmp_path, steps):
     lib = library(flavour)
-    lib.backend.clear_session()
+    fresh(lib)
     old = lib.backend.floatx()
     lib.backend.set_floatx("float64")
     # A policy that was ever set, by another test, is not touched by the former.

@@ -10,6 +10,7 @@ import pytest
 
 from tests.architectures import kit, randomize
 from tests.reference import Reference, difference, random_cuts
+from tests.sessions import fresh
 from tests.test_architectures import OUTPUT, run
 from tfedge._keras import library, tf
 from tfedge.graph import analyse, cut
@@ -23,7 +24,7 @@ ORDER = [3, 1, 0, 2, 7, 6, 5, 4]
 def model_of(flavour, function, shape=(4, 8), batch=None):
     """Dense, the operation, a head on each result."""
     k = kit(flavour)
-    library(flavour).backend.clear_session()
+    fresh(library(flavour))
     i = k.Input((*shape[:-1], 3), batch_size=batch)
     x = k.L.Dense(shape[-1], name="made")(i)
     outputs = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from tests.sessions import fresh
+
 L, ops = keras.layers, keras.ops
 
 
@@ -84,7 +86,7 @@ ZOO3 = {f.__name__: f for f in (residual, operations, transformer, recurrent, ne
 
 def build3(name: str, seed: int = 0):
     """A Keras 3 model with random weights."""
-    keras.backend.clear_session()
+    fresh(keras)
     model = ZOO3[name]()
     rng = np.random.default_rng(seed)
     for w in model.weights:

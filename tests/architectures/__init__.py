@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tests.architectures import convolutional, corners, parts, sequences, vision
+from tests.sessions import fresh
 from tfedge._keras import library, tf
 
 
@@ -111,7 +112,7 @@ CASES = [(f, n) for f in ("tf_keras", "keras3") for n in (*SHARED, *ONLY[f])]
 
 def build(flavour: str, name: str, seed: int = 0):
     """A model with random weights."""
-    library(flavour).backend.clear_session()
+    fresh(library(flavour))
     return randomize(_BUILDERS[name](kit(flavour)), seed)
 
 
