@@ -120,11 +120,8 @@ class Link:
         """Why the bootstrap did not even begin."""
         where, said = f"ssh:{self.address}", _last(ended)
         if ended.code == _NO_COMMAND:
-            return TargetError(
-                f"{where} has no python3", said, "Install Python 3.10 or later there"
-            )
+            return TargetError(f"{where} has no python3", said, _PYTHON)
         if ended.code != _OWN_ERROR:
-            fix = "Python 3.10 or later is needed there"
             return TargetError(f"{where} cannot start the runner", said, _PYTHON)
         _, what, fix = next(r for r in _REASONS if r[0] in ended.error_text)
         return TargetError(f"{what}: {where}", said, fix.format(self.address.by_hand))
