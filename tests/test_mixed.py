@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 import tfedge
+from tests import emulator
 from tests.zoo import randomize
 from tfedge import mixed
 from tfedge._keras import keras
 from tfedge.errors import InputError, ModelError
 from tfedge.mixed.allocation import _fitting, drop_dominated
-from tfedge.mixed.latency import op_times, seam_times, timer_of
+from tfedge.mixed.latency import seam_times, timer_of
 from tfedge.mixed.sensitivity import sensitivities
 from tfedge.mixed.solver import Link, Option
 from tfedge.mixed.survey import Survey
@@ -200,13 +201,27 @@ def test_single_ops_compute_what_the_file_does(model):
 def test_op_times_add_up_to_the_file(model):
     file = tfedge.convert(model, "w8a8", calibration=DATA)
     timer = timer_of("host")
-    (times,) = op_times(timer, [file.data])
+    (times,) = timer.ops([file.data])
     assert len(times) == len(file.certificate)
-    whole = timer.quick({"file": file.data})["file"]
+    whole = timer.files({"file": file.data})["file"]
     assert whole / 3 < sum(times) < whole * 3
     lines = seam_times(timer)
     assert set(lines) == {(a, b) for a in (0, 8, 16) for b in (0, 8, 16) if a != b}
     assert all(base >= 0 and slope > 0 for base, slope in lines.values())
+
+
+@pytest.mark.slow
+def test_an_arm_core_is_estimated(model):
+    emulator.needed()
+    got = mixed.allocate(
+        model, DATA, {"latency_us": 1000.0}, target="sim:cortex-a53",
+        candidates=("w8a8", "float32"), keep={"last": "w8a8", "first": "float32"},
+    )  # fmt: skip
+    assert {c.scheme for c in got.choices} == {"w8a8", "float32"}
+    # An estimate repeats exactly, so that the prediction is off by the seams' line alone.
+    assert got.predicted["latency_us"] == pytest.approx(got.measured["latency_us"], rel=0.15)
+    with pytest.raises(InputError, match="does not time single ops"):
+        timer_of("arm64:cortex-a53")
 
 
 @pytest.mark.parametrize("pair", [("float32", "int8"), ("int8", "int16"), ("int16", "float32")])

@@ -135,7 +135,8 @@ def allocate(
             time on the target), and a lower limit "sqnr_db" (signal-to-noise ratio of the outputs);
             some of them. With "sqnr_db" the cost that has no limit is minimised ("latency_us"
             first), else the noise.
-        target: Where time is measured; only targets that time single ops serve.
+        target: Where time is measured: "host", a board ("ssh:..."), or estimated ("sim:..."), or a
+            device file of one of them.
         candidates: Some of `mixed.CANDIDATES`. float16 has float32's time and half of its bytes.
         keep: Scheme of parts that are not free, by layer name, regular expression (of the whole
             name) or word: "first" and "last" (layers with weights), "residual" (sums).

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import numpy as np
 
 from tfedge.errors import InputError
 from tfedge.targets import get_target
+from tfedge.targets.arm64.costs import Costs
 from tfedge.targets.device import behind
+from tfedge.targets.sim.target import SimTarget
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.single import requantization, single_op
 
@@ -19,7 +22,19 @@ DTYPES = {8: "int8", 16: "int16", 0: "float32"}
 _SIZES = (1 << 10, 1 << 15)  # Elements of the tensors that the seams' line goes through.
 
 
-class OpTimer(Protocol):
+class Timer(Protocol):
+    """Times of files and of their ops, in microseconds."""
+
+    def files(self, models: Mapping[str, bytes]) -> dict[str, float]:
+        """Time of an inference of each file, by name."""
+        ...
+
+    def ops(self, files: Sequence[bytes]) -> list[list[float]]:
+        """Times of the ops of each file, in their order; they add up to the file's."""
+        ...
+
+
+class Quick(Protocol):
     """A target that measures many small files at once."""
 
     def quick(self, models: Mapping[str, bytes], runs: int = 15) -> dict[str, float]:
@@ -27,79 +42,131 @@ class OpTimer(Protocol):
         ...
 
 
-def timer_of(target: str) -> OpTimer:
-    """A target that can time single ops.
+@dataclass(frozen=True)
+class Measured:
+    """Times on hardware: each op as a file of its own, all in turn.
+
+    The times of a file's ops are then scaled so that they add up to the time of the whole, which
+    knows no boundaries between ops. An op that runs other subgraphs takes what the others leave of
+    the whole.
+
+    Attributes:
+        target: Where.
+    """
+
+    target: Quick
+
+    def files(self, models: Mapping[str, bytes]) -> dict[str, float]:
+        """See `Timer.files`."""
+        return self.target.quick(models)
+
+    def ops(self, files: Sequence[bytes]) -> list[list[float]]:
+        """See `Timer.ops`."""
+        singles: dict[bytes, str] = {}
+        names: list[list[str | None]] = []
+        for data in files:
+            model = flatbuffer.read(data)
+            row: list[str | None] = []
+            for position in range(len(model.subgraphs[0].operators)):
+                try:
+                    single = single_op(model, position)
+                except InputError:
+                    row.append(None)
+                    continue
+                row.append(singles.setdefault(single, f"op {len(singles)}"))
+            names.append(row)
+        models = {name: data for data, name in singles.items()}
+        models |= {f"file {i}": data for i, data in enumerate(files)}
+        times = self.target.quick(models)
+        return [
+            scaled([None if n is None else times[n] for n in row], times[f"file {i}"])
+            for i, row in enumerate(names)
+        ]
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """Times by a model of a core (`sim:...`), which tells those of a file's ops at once.
+
+    Attributes:
+        target: The model.
+    """
+
+    target: SimTarget
+    _known: dict[bytes, Costs] = field(default_factory=dict)
+
+    def files(self, models: Mapping[str, bytes]) -> dict[str, float]:
+        """See `Timer.files`."""
+        return {name: 1e3 * (self._costs(data).ms or 0.0) for name, data in models.items()}
+
+    def ops(self, files: Sequence[bytes]) -> list[list[float]]:
+        """See `Timer.ops`."""
+        return [self._ops(data) for data in files]
+
+    def _ops(self, data: bytes) -> list[float]:
+        found, costs = [0.0] * _count(data), self._costs(data)
+        for op in costs.ops:
+            if op.index is not None:
+                found[op.index] += 1e3 * (op.ms or 0.0)
+        return scaled(found, 1e3 * (costs.ms or 0.0))
+
+    def _costs(self, data: bytes) -> Costs:
+        if data not in self._known:
+            self._known[data] = self.target.costs(data)
+        return self._known[data]
+
+
+def _count(data: bytes) -> int:
+    return len(flatbuffer.read(data).subgraphs[0].operators)
+
+
+def timer_of(target: str) -> Timer:
+    """A target that tells the times of single ops.
 
     Args:
-        target: Name of a target.
+        target: Name of a target, or a device file.
 
     Raises:
         InputError: It cannot.
-        TargetError: There is no such target.
+        TargetError: There is no such target, or it is not set up.
     """
     found = behind(get_target(target))
+    if isinstance(found, SimTarget):
+        found.prepare()
+        return Estimated(found)
     if not hasattr(found, "quick"):
-        raise InputError("this target does not time single ops", f"'{target}'", "Use 'host'")
-    return cast(OpTimer, found)
+        fix = "Use 'host', a board (ssh:...), or an estimate (sim:...)"
+        raise InputError("this target does not time single ops", f"'{target}'", fix)
+    return Measured(cast(Quick, found))
 
 
-def op_times(timer: OpTimer, files: Sequence[bytes]) -> list[list[float]]:
-    """Microseconds of every op of some files, all measured in turn.
-
-    Each op is measured as a file of its own. The times of a file's ops are then scaled so that they
-    add up to the time of the whole, which knows no boundaries between ops. An op that runs other
-    subgraphs takes what the others leave of the whole.
+def scaled(row: Sequence[float | None], whole: float) -> list[float]:
+    """Times of ops so that they add up to that of the whole.
 
     Args:
-        timer: The target.
-        files: Of whole networks.
-
-    Returns:
-        One list a file, in the order of its ops.
+        row: Times; those that are None share what the others leave of the whole.
+        whole: Their sum.
     """
-    singles: dict[bytes, str] = {}
-    names: list[list[str | None]] = []
-    for data in files:
-        model = flatbuffer.read(data)
-        row: list[str | None] = []
-        for position in range(len(model.subgraphs[0].operators)):
-            try:
-                single = single_op(model, position)
-            except InputError:
-                row.append(None)
-                continue
-            row.append(singles.setdefault(single, f"op {len(singles)}"))
-        names.append(row)
-    models = {name: data for data, name in singles.items()}
-    models |= {f"file {i}": data for i, data in enumerate(files)}
-    times = timer.quick(models)
-    return [_scaled(row, times, times[f"file {i}"]) for i, row in enumerate(names)]
-
-
-def _scaled(row: Sequence[str | None], times: Mapping[str, float], whole: float) -> list[float]:
-    found = [0.0 if name is None else times[name] for name in row]
-    open_places = row.count(None)
-    if open_places:
-        rest = max(0.0, whole - sum(found)) / open_places
-        found = [rest if n is None else t for n, t in zip(row, found, strict=True)]
+    rest = max(0.0, whole - sum(t for t in row if t is not None))
+    found = [rest / row.count(None) if t is None else t for t in row]
     factor = whole / sum(found) if sum(found) else 1.0
     return [t * factor for t in found]
 
 
-def seam_times(timer: OpTimer) -> dict[tuple[int, int], tuple[float, float]]:
+def seam_times(timer: Timer) -> dict[tuple[int, int], tuple[float, float]]:
     """Time of the op between two forms as (microseconds, microseconds per element).
 
     The line through two sizes. Its constant part holds what an inference takes at the least, so
     that seams look a little dearer than they are in a larger file.
 
     Args:
-        timer: The target.
+        timer: The target's.
     """
     pairs = [(a, b) for a in DTYPES for b in DTYPES if a != b]
     models = {
         f"{a}>{b} {n}": requantization(DTYPES[a], DTYPES[b], n) for a, b in pairs for n in _SIZES
     }
-    times = timer.quick(models)
+    times = timer.files(models)
     found = {}
     for a, b in pairs:
         small, large = (times[f"{a}>{b} {n}"] for n in _SIZES)

@@ -17,7 +17,7 @@ from tfedge.bridge import ServingModel, to_tf_keras
 from tfedge.data import repeatable, stack
 from tfedge.errors import InputError, ModelError, did_you_mean
 from tfedge.mixed.costs import Costs, costs_of
-from tfedge.mixed.latency import op_times, seam_cost, seam_times, timer_of
+from tfedge.mixed.latency import seam_cost, seam_times, timer_of
 from tfedge.mixed.sensitivity import Noise, check_measure, sensitivities
 from tfedge.mixed.solver import Link, Option, Solution
 from tfedge.mixed.units import Network, half_ratios, quantized_layers
@@ -106,7 +106,7 @@ class Survey:
         if "float16" in files and "float32" not in files:
             files["float32"] = self._whole("float32", None)
         timed = [s for s in files if s != "float16"]
-        times = op_times(self._timer, [files[s].data for s in timed])
+        times = self._timer.ops([files[s].data for s in timed])
         costs = {
             s: costs_of(files[s], self.network, names.get(s, {}), row)
             for s, row in zip(timed, times, strict=True)
@@ -225,7 +225,7 @@ class Survey:
         held = {k: v[-min(_HELD, len(v)) :] for k, v in self._samples.items()}
         wanted = self.model.predict(list(held.values()), verbose=0)
         wanted = wanted if isinstance(wanted, (list, tuple)) else [wanted]
-        times = self._timer.quick({k: f.data for k, f in files.items()})
+        times = self._timer.files({k: f.data for k, f in files.items()})
         found = {}
         for name, file in files.items():
             got = list(Interpreter(file.data).predict(held).values())
