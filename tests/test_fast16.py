@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tfedge
+from tests import emulator
 from tests.run_file import float_ops, op_names
 from tfedge import lower as lowering
 from tfedge._keras import keras, tf
@@ -368,3 +369,26 @@ def test_quantize_aware_models_are_bounded_by_data_too():
     ]
     assert int16_bias.WIDE in reasons[0]
     assert any(text in reasons[1] for text in int16_bias.CALIBRATED.values())
+
+
+def test_arm_targets_say_what_was_written_for_x86(rng):
+    model = net(L.Conv2D(8, 3), (6, 6, 3), rng)
+    x = rng.normal(size=(16, 6, 6, 3)).astype("float32")
+    files = {
+        cpu: tfedge.convert(model, "w8a16", calibration=x, int16={"cpu": cpu}).data
+        for cpu in ("x86_64", "arm64")
+    }
+    assert "1 of 1 16x8 ops sum in 32 bits" in fast16.arm_note(files["x86_64"])
+    assert fast16.arm_note(files["arm64"]) == fast16.arm_note(stock(model, x)) == ""
+    assert fast16.arm_note(tfedge.convert(model, "w8a8", calibration=x).data) == ""
+
+
+@pytest.mark.slow
+def test_the_note_stands_beside_emulated_counts(rng):
+    emulator.needed()
+    model = net(L.Conv2D(8, 3), (6, 6, 3), rng)
+    x = rng.normal(size=(16, 6, 6, 3)).astype("float32")
+    (timing,) = tfedge.benchmark(
+        tfedge.convert(model, "w8a16", calibration=x), "arm64:cortex-a53", runs=1
+    )
+    assert "--cpu=arm64" in timing.note

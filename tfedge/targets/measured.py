@@ -11,6 +11,7 @@ import numpy as np
 from tfedge.errors import InputError, TargetError
 from tfedge.record import Timing
 from tfedge.shell import Answer, ModuleRun
+from tfedge.tflite.fast16 import arm_note
 from tfedge.tflite.op_times import OpTimes
 
 WORKER = "tfedge.targets.host_worker"
@@ -143,7 +144,7 @@ class Measured:
             **answer.values,
             "load": float(answer.values["load"]),
         }
-        each = len(self.more)
+        each, on_arm = len(self.more), str(shared["isa"]).startswith(("aarch64", "arm64"))
         return [
             Timing(
                 model=name,
@@ -151,7 +152,7 @@ class Measured:
                 **shared,
                 **alone[i].values,
                 **_statistics(wall, cpu, i),
-                **_merged(more[i * each : (i + 1) * each]),
+                **_merged(more[i * each : (i + 1) * each], arm_note(data) if on_arm else ""),
             )
             for i, (name, data) in enumerate(models.items())
         ]
@@ -240,13 +241,13 @@ def file_of(data: bytes) -> np.ndarray:
     return np.frombuffer(data, np.uint8)
 
 
-def _merged(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Fields of a Timing from further answers; their "why" become its note."""
+def _merged(answers: Sequence[Answer], note: str) -> dict[str, Any]:
+    """Fields of a Timing from further answers; their "why" become its note, with a first one."""
     out: dict[str, Any] = {}
     for answer in answers:
         out.update({k: v for k, v in answer.values.items() if k != "why"})
-    notes = [str(a.values["why"]) for a in answers if a.values.get("why")]
-    return {**out, "note": "; ".join(notes)} if notes else out
+    notes = [note, *(str(a.values.get("why") or "") for a in answers)]
+    return {**out, "note": "; ".join(text for text in notes if text)}
 
 
 def _statistics(wall: np.ndarray, cpu: np.ndarray, i: int) -> dict[str, Any]:

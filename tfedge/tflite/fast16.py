@@ -72,6 +72,25 @@ def speed_up(
     return data, facts
 
 
+def arm_note(data: bytes) -> str:
+    """What is to be said of a file's sums on an Arm core; "" where there is nothing.
+
+    Args:
+        data: The whole file.
+
+    Raises:
+        InputError: It is no TFLite file.
+    """
+    found = list(summing_ops(flatbuffer.read(data)))
+    narrow = sum(not op.wide for op in found)
+    if not narrow:
+        return ""
+    return (
+        f"{narrow} of {len(found)} 16x8 ops sum in 32 bits, which is fast on x86_64 and slow here: "
+        "convert for arm64 (--cpu=arm64); see docs/INT16.md"
+    )
+
+
 def _has_int16(model: Any) -> bool:
     tensors = [t for graph in model.subgraphs for t in graph.tensors]
     return any(flatbuffer.tensor_dtype(t) == "int16" for t in tensors)
