@@ -9,14 +9,14 @@ from tests.zoo import randomize
 from tfedge import mixed
 from tfedge._keras import keras
 from tfedge.errors import InputError, ModelError
-from tfedge.mixed.allocation import _fitting, drop_dominated
+from tfedge.mixed.allocation import _fitting, _missed, drop_dominated
 from tfedge.mixed.latency import seam_times, timer_of
 from tfedge.mixed.sensitivity import sensitivities
 from tfedge.mixed.solver import Link, Option
 from tfedge.mixed.survey import Survey
 from tfedge.mixed.units import network_of
 from tfedge.quant import quantize_aware
-from tfedge.tflite import flatbuffer
+from tfedge.tflite import fast16, flatbuffer
 from tfedge.tflite.interpreter import Interpreter
 from tfedge.tflite.rewrite import compact
 from tfedge.tflite.single import requantization, single_op
@@ -273,3 +273,36 @@ def test_without_data_the_batch_norms_say_what_inputs_look_like(monkeypatch):
     got = mixed.allocate(given, "synthetic:40", {"bytes": 7000}, candidates=("w8a8", "w4a8"))
     assert seen[0]["image"].shape == (40, 8, 8, 3) and np.ptp(seen[0]["image"]) > 1
     assert got.measured["bytes"] <= 7000
+
+
+@pytest.mark.slow
+def test_sixteen_bits_are_written_for_the_core(model):
+    emulator.needed()
+    got = mixed.allocate(
+        model, DATA, {"latency_us": 5000.0}, target="sim:cortex-a53",
+        candidates=("w8a8", "w8a16"), keep={"first": "w8a16", "last": "w8a8"},
+    )  # fmt: skip
+    assert (got.target, got.source) == ("sim:cortex-a53", "simulated")
+    assert {c.scheme for c in got.choices} == {"w8a8", "w8a16"}
+    assert fast16.arm_note(got.file.data) == ""
+    assert any("int64" in row.types for row in got.file.certificate)
+
+
+def test_a_quality_that_the_file_misses_is_solved_again(model, monkeypatch):
+    true, asked = Survey.quality, []
+
+    def worse(self, file):
+        asked.append(file)
+        return true(self, file) - 3.0
+
+    monkeypatch.setattr(Survey, "quality", worse)
+    got = mixed.allocate(model, DATA, {"sqnr_db": 35.0}, candidates=("w8a8", "float32"))
+    # The last look is that of the result's own table.
+    assert len(asked) > 2 and got.predicted["sqnr_db"] > 37.5
+    assert got.measured["sqnr_db"] >= 35 and got.missed == ""
+
+
+def test_what_is_missed_is_said():
+    limits, own = {"sqnr_db": 50.0, "latency_us": 9.0}, {"sqnr_db": 49.7, "latency_us": 9.5}
+    assert _missed(limits, own) == "sqnr_db 49.7 instead of 50.0, latency_us 9.5 instead of 9.0"
+    assert _missed(limits, {"sqnr_db": 51.0, "latency_us": 9.0}) == ""

@@ -90,6 +90,17 @@ def test_a_budget_that_nothing_meets_says_what_is_possible():
         solve(units, links, {"bytes": 1e-3})
 
 
+def test_what_is_said_to_be_possible_is_the_least():
+    units, links = network(np.random.default_rng(4), 5)
+    with pytest.raises(InputError) as caught:
+        solve(units, links, {"us": 1e-9}, NOISE)
+    said = float(caught.value.fix.rpartition("us ")[2])
+    every = itertools.product(*units.values())
+    least = min(value(units, links, dict(zip(units, s, strict=True)), "us") for s in every)
+    assert said == pytest.approx(least, rel=1e-3)
+    assert solve(units, links, {"us": said * 1.001}, NOISE).costs["us"] <= said * 1.001
+
+
 def test_tiny_and_huge_costs_stand_side_by_side():
     options = {
         "w8a8": Option(8, 1e-7, {"bytes": 1e7, "latency_us": 5.0}),

@@ -82,6 +82,9 @@ def facts(found: Any) -> dict[str, Any]:
             name: {k: v if math.isfinite(v) else None for k, v in row.items()}
             for name, row in rows.items()
         },
+        "missed": found.missed,
+        "target": found.target,
+        "source": found.source,
         "dropped": found.dropped,
         "solver_seconds": found.seconds,
         "gap": found.gap,
@@ -96,13 +99,17 @@ def show_allocation(found: Any, json_path: str | None) -> None:
         [c.unit, c.scheme, f"{c.noise:.2g}", f"{c.bytes:,}", f"{c.latency_us:.1f}"]
         for c in found.choices
     ]
-    heads = ["part", "scheme", "noise", "bytes", "us"]
+    estimated = found.source == "simulated"
+    time = f"us on {found.target}" + (", estimated" if estimated else "")
+    heads = ["part", "scheme", "noise", "bytes", time]
     show(plain_table("", heads, cells), json_path)
     rows = {"mixed": found.measured, "predicted": found.predicted, **found.uniform}
     cells = [
         [name, *(f"{row[k]:,.1f}" if k in row else "" for k in ("sqnr_db", "bytes", "latency_us"))]
         for name, row in rows.items()
     ]
-    show(plain_table("", ["file", "SQNR dB", "bytes", "us"], cells), json_path)
+    show(plain_table("", ["file", "SQNR dB", "bytes", time], cells), json_path)
+    if found.missed:
+        show(f"The budget is missed: {found.missed}", json_path)
     for scheme, why in found.dropped.items():
         show(f"{scheme} was left out: {why}", json_path)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, cast
 
 import numpy as np
 
 from tfedge.errors import InputError
-from tfedge.targets import get_target
+from tfedge.targets import Target, get_target
 from tfedge.targets.arm64.costs import Costs
 from tfedge.targets.device import behind
 from tfedge.targets.sim.target import SimTarget
@@ -25,6 +26,21 @@ _SIZES = (1 << 10, 1 << 15)  # Elements of the tensors that the seams' line goes
 class Timer(Protocol):
     """Times of files and of their ops, in microseconds."""
 
+    @property
+    def name(self) -> str:
+        """The target's."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Kind of its numbers, "measured" or "simulated"."""
+        ...
+
+    @property
+    def cpu(self) -> str:
+        """What files with 16-bit activations are to be written for; one of `schemes.CPUS`."""
+        ...
+
     def files(self, models: Mapping[str, bytes]) -> dict[str, float]:
         """Time of an inference of each file, by name."""
         ...
@@ -34,7 +50,7 @@ class Timer(Protocol):
         ...
 
 
-class Quick(Protocol):
+class Quick(Target, Protocol):
     """A target that measures many small files at once."""
 
     def quick(self, models: Mapping[str, bytes], runs: int = 15) -> dict[str, float]:
@@ -55,6 +71,19 @@ class Measured:
     """
 
     target: Quick
+    source: str = "measured"
+
+    @property
+    def name(self) -> str:
+        """See `Timer`."""
+        return self.target.name
+
+    @cached_property
+    def cpu(self) -> str:
+        """See `Timer`."""
+        tiny = {"seam": requantization(DTYPES[8], DTYPES[0], 8)}
+        isa = self.target.time(tiny, 1, 1)[0].isa
+        return "arm64" if isa.startswith(("aarch64", "arm64")) else "x86_64"
 
     def files(self, models: Mapping[str, bytes]) -> dict[str, float]:
         """See `Timer.files`."""
@@ -93,7 +122,14 @@ class Estimated:
     """
 
     target: SimTarget
+    source: str = "simulated"
+    cpu: str = "arm64"
     _known: dict[bytes, Costs] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """See `Timer`."""
+        return self.target.name
 
     def files(self, models: Mapping[str, bytes]) -> dict[str, float]:
         """See `Timer.files`."""

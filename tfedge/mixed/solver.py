@@ -124,7 +124,7 @@ def solve(
             "no choice of schemes is within the budget",
             ", ".join(f"{k} at most {v:g}" for k, v in budget.items()),
             "At least needed, each alone: "
-            + ", ".join(f"{k} {problem.lowest(k):.4g}" for k in budget),
+            + ", ".join(f"{k} {_least(units, links, k):.4g}" for k in budget),
         )
     schemes = problem.schemes(found.x)
     return Solution(
@@ -133,6 +133,12 @@ def solve(
         {k: problem.total(schemes, k) for k in problem.cost_names},
         float(found.mip_gap or 0.0),
     )
+
+
+def _least(units: Units, links: Sequence[Link], name: str) -> float:
+    """The least cost, or noise, when nothing else counts."""
+    found = solve(units, links, {}, name)
+    return found.noise if name == NOISE else found.costs[name]
 
 
 class _Problem:
@@ -185,27 +191,6 @@ class _Problem:
         return sum(
             min(self._value(u, s, name) for s in options) for u, options in self.units.items()
         )
-
-    def lowest(self, name: str) -> float:
-        """The least cost, or noise, of the choices that are looked at when nothing else counts.
-
-        Those are: one form throughout, and of every unit what is best for it alone.
-        """
-        forms = sorted({f for u in self.units for f in self._forms(u)})
-        found = [self._best(name, None)]
-        found += [
-            self._best(name, f) for f in forms if all(f in self._forms(u) for u in self.units)
-        ]
-        return min(self.total(schemes, name) for schemes in found)
-
-    def _best(self, name: str, form: int | None) -> dict[str, str]:
-        return {
-            unit: min(
-                (s for s, o in options.items() if form in (None, o.form)),
-                key=lambda s, unit=unit: self._value(unit, s, name),  # type: ignore[misc]
-            )
-            for unit, options in self.units.items()
-        }
 
     def one_each(self) -> tuple[Any, np.ndarray, np.ndarray]:
         """Every unit has one scheme."""

@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from tfedge.quant import QuantizationWarning, quantize_aware
 from tfedge.quant.placement import FLOAT
 from tfedge.quant.qat import origins
 from tfedge.quant.ranges import input_specs
-from tfedge.quantized import is_quantized
+from tfedge.quantized import is_quantized, qat_schemes
 from tfedge.schemes import SCHEMES
 from tfedge.tflite import TFLiteModel, certify, check_runs, flatbuffer
 from tfedge.tflite.interpreter import Interpreter
@@ -55,6 +56,7 @@ class Survey:
         model: The float model.
         network: Its units.
         files: The whole network under each scheme.
+        timer: What tells times.
         links: Tensors between units, with what a seam costs there.
         overhead: Bytes of a file that are no unit's constants.
     """
@@ -72,7 +74,7 @@ class Survey:
             raise InputError("mixed precision needs calibration data", "none", "Pass 100 inputs")
         self.measure, self._data = check_measure(how[0]), repeatable(calibration)
         self._samples = stack(self._data, input_specs(self.model), limit=_LOOK + _HELD)
-        self._timer = timer_of(how[1])
+        self.timer = timer_of(how[1])
         aware = {s: self._aware(s) for s in self.candidates if s not in _FLOATS}
         self.files = {s: self._whole(s, aware.get(s)) for s in self.candidates}
         self._noises = self._measure_noise(aware)
@@ -87,7 +89,14 @@ class Survey:
             return quantize_aware(self.model, scheme, self._data, overrides=overrides)
 
     def _whole(self, scheme: str, aware: Any) -> TFLiteModel:
-        return api.convert(self.model if aware is None else aware, scheme)
+        return self._converted(self.model if aware is None else aware, scheme)
+
+    def _converted(self, model: Any, scheme: str) -> TFLiteModel:
+        """The file; 16x8 as the target's processor wants it."""
+        sixteen = is_quantized(model) and any(
+            SCHEMES[s].activation_bits == 16 for s in qat_schemes(model)
+        )
+        return api.convert(model, scheme, int16={"cpu": self.timer.cpu} if sixteen else None)
 
     def _measure_noise(self, aware: Mapping[str, Any]) -> dict[str, dict[str, Noise]]:
         few = [v[:_LOOK] for v in self._samples.values()]
@@ -106,7 +115,7 @@ class Survey:
         if "float16" in files and "float32" not in files:
             files["float32"] = self._whole("float32", None)
         timed = [s for s in files if s != "float16"]
-        times = self._timer.ops([files[s].data for s in timed])
+        times = self.timer.ops([files[s].data for s in timed])
         costs = {
             s: costs_of(files[s], self.network, names.get(s, {}), row)
             for s, row in zip(timed, times, strict=True)
@@ -117,7 +126,7 @@ class Survey:
         return costs
 
     def _links(self) -> list[Link]:
-        lines = seam_times(self._timer)
+        lines = seam_times(self.timer)
         found = []
         for tensor in self.network.tensors:
             outside = tensor.maker in self.network.inputs
@@ -198,7 +207,7 @@ class Survey:
             base = counts.most_common(1)[0][0]
             given = {k: FLOAT if s in _FLOATS else s for k, s in wanted.items()}
             aware = self._aware(base, given)
-            file, names = api.convert(aware, base), origins(aware)
+            file, names = self._converted(aware, base), origins(aware)
         else:
             file, names = api.convert(self.model, "float32"), {}
         return _finished(file, names, wanted)
@@ -222,20 +231,32 @@ class Survey:
         Returns:
             By name: "sqnr_db" on held-out samples, "bytes", "latency_us".
         """
+        times = self.timer.files({k: f.data for k, f in files.items()})
+        return {
+            name: {
+                "sqnr_db": self.quality(file),
+                "bytes": len(file.data),
+                "latency_us": times[name],
+            }
+            for name, file in files.items()
+        }
+
+    def quality(self, file: TFLiteModel) -> float:
+        """Signal-to-noise ratio of a file's outputs on held-out samples, dB."""
         held = {k: v[-min(_HELD, len(v)) :] for k, v in self._samples.items()}
-        wanted = self.model.predict(list(held.values()), verbose=0)
-        wanted = wanted if isinstance(wanted, (list, tuple)) else [wanted]
-        times = self._timer.files({k: f.data for k, f in files.items()})
-        found = {}
-        for name, file in files.items():
-            got = list(Interpreter(file.data).predict(held).values())
-            noise = sum(
-                float(np.mean((g - w) ** 2)) / (float(np.mean(np.square(w))) or 1.0)
-                for g, w in zip(got, wanted, strict=True)
-            )
-            ratio = 10 * math.log10(len(wanted) / noise) if noise > 0 else math.inf
-            found[name] = {"sqnr_db": ratio, "bytes": len(file.data), "latency_us": times[name]}
-        return found
+        got = list(Interpreter(file.data).predict(held).values())
+        noise = sum(
+            float(np.mean((g - w) ** 2)) / (float(np.mean(np.square(w))) or 1.0)
+            for g, w in zip(got, self._wanted, strict=True)
+        )
+        return 10 * math.log10(len(got) / noise) if noise > 0 else math.inf
+
+    @cached_property
+    def _wanted(self) -> list[np.ndarray]:
+        """The float model's outputs on the held-out samples."""
+        held = [v[-min(_HELD, len(v)) :] for v in self._samples.values()]
+        found = self.model.predict(held, verbose=0)
+        return list(found) if isinstance(found, (list, tuple)) else [found]
 
 
 def float_model(model: Any) -> Any:
