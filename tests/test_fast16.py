@@ -10,8 +10,9 @@ from tests import emulator
 from tests.run_file import float_ops, op_names
 from tfedge import lower as lowering
 from tfedge._keras import keras, tf
-from tfedge.errors import ConversionError, InputError
+from tfedge.errors import ConversionError, InputError, TargetError
 from tfedge.schemes import DEPTHWISE
+from tfedge.targets import get_target
 from tfedge.tflite import TFLiteModel, fast16, int16_bias, int16_bounds, int16_costs, int16_seen
 from tfedge.tflite import flatbuffer as fb
 from tfedge.tflite import int16_depthwise as forms
@@ -378,9 +379,28 @@ def test_arm_targets_say_what_was_written_for_x86(rng):
         cpu: tfedge.convert(model, "w8a16", calibration=x, int16={"cpu": cpu}).data
         for cpu in ("x86_64", "arm64")
     }
-    assert "1 of 1 16x8 ops sum in 32 bits" in fast16.arm_note(files["x86_64"])
-    assert fast16.arm_note(files["arm64"]) == fast16.arm_note(stock(model, x)) == ""
-    assert fast16.arm_note(tfedge.convert(model, "w8a8", calibration=x).data) == ""
+    assert "1 of 1 16x8 ops are written for x86_64" in fast16.elsewhere_note(files["x86_64"])
+    assert fast16.elsewhere_note(files["arm64"]) == fast16.elsewhere_note(stock(model, x)) == ""
+    assert fast16.elsewhere_note(tfedge.convert(model, "w8a8", calibration=x).data) == ""
+
+
+def test_tflm_refuses_what_it_would_compute_wrong(rng):
+    pytest.importorskip("tflite_micro")
+    model = net(L.DepthwiseConv2D(3, padding="same"), (12, 12, 8), rng)
+    x = rng.normal(size=(16, 12, 12, 8)).astype("float32")
+    bad = tfedge.convert(model, "w8a16", calibration=x)
+    assert [row.op for row in bad.certificate] == ["TRANSPOSE_CONV"]
+    (violation,) = get_target("tflm").check(bad.data)
+    assert violation.fatal and violation.op == 0 and "--cpu=arm64" in violation.reason
+    good = tfedge.convert(model, "w8a16", calibration=x, int16={"cpu": "arm64"})
+    first, second = tfedge.benchmark([bad, good], "tflm")
+    assert first.arena_bytes is None and "32-bit bias" in first.note and second.arena_bytes
+    codes = {good.inputs[0].name: rng.integers(-3000, 3000, (4, 12, 12, 8)).astype(np.int16)}
+    with pytest.raises(TargetError, match="32-bit bias"):
+        get_target("tflm").run(bad.data, codes)
+    there, here = (get_target(name).run(good.data, codes) for name in ("tflm", "host"))
+    for name, value in here.items():
+        np.testing.assert_array_equal(there[name], value)
 
 
 @pytest.mark.slow

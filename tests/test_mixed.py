@@ -284,7 +284,7 @@ def test_sixteen_bits_are_written_for_the_core(model):
     )  # fmt: skip
     assert (got.target, got.source) == ("sim:cortex-a53", "simulated")
     assert {c.scheme for c in got.choices} == {"w8a8", "w8a16"}
-    assert fast16.arm_note(got.file.data) == ""
+    assert fast16.elsewhere_note(got.file.data) == ""
     assert any("int64" in row.types for row in got.file.certificate)
 
 

@@ -84,6 +84,7 @@ def run(values: flags.FlagValues) -> None:
     check_folder(values.certificate)
     from tfedge import api
     from tfedge.progress import working
+    from tfedge.tflite.fast16 import elsewhere_note
 
     with working(f"converting to {values.scheme}"):
         file = api.convert(
@@ -105,6 +106,8 @@ def run(values: flags.FlagValues) -> None:
         f"{values.output}: {len(file.data):,} bytes, {values.scheme}, "
         f"{delegated} of {len(file.certificate)} ops delegated to XNNPACK"
     )
+    if note := elsewhere_note(file.data):
+        show(f"  {note}")
     if "hybrid" in file.meta:
         show(f"  {file.meta['hybrid']}")
     for row in file.certificate:

@@ -11,7 +11,7 @@ import numpy as np
 from tfedge.errors import InputError, TargetError
 from tfedge.record import Timing
 from tfedge.shell import Answer, ModuleRun
-from tfedge.tflite.fast16 import arm_note
+from tfedge.tflite.fast16 import elsewhere_note
 from tfedge.tflite.op_times import OpTimes
 
 WORKER = "tfedge.targets.host_worker"
@@ -152,7 +152,7 @@ class Measured:
                 **shared,
                 **alone[i].values,
                 **_statistics(wall, cpu, i),
-                **_merged(more[i * each : (i + 1) * each], arm_note(data) if on_arm else ""),
+                **_merged(more[i * each : (i + 1) * each], elsewhere_note(data) if on_arm else ""),
             )
             for i, (name, data) in enumerate(models.items())
         ]

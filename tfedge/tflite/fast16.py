@@ -72,8 +72,11 @@ def speed_up(
     return data, facts
 
 
-def arm_note(data: bytes) -> str:
-    """What is to be said of a file's sums on an Arm core; "" where there is nothing.
+def elsewhere_note(data: bytes) -> str:
+    """What is to be said of a file's 16x8 ops off x86_64; "" where there is nothing.
+
+    Sums in 32 bits are slower than stock ones on Arm cores, and the forms of depthwise convolutions
+    are other ones; TFLM reads the 32-bit bias of a TRANSPOSE_CONV as 64 bits.
 
     Args:
         data: The whole file.
@@ -86,8 +89,8 @@ def arm_note(data: bytes) -> str:
     if not narrow:
         return ""
     return (
-        f"{narrow} of {len(found)} 16x8 ops sum in 32 bits, which is fast on x86_64 and slow here: "
-        "convert for arm64 (--cpu=arm64); see docs/INT16.md"
+        f"{narrow} of {len(found)} 16x8 ops are written for x86_64: for Arm cores, NPUs and "
+        "microcontrollers convert with --cpu=arm64 (docs/INT16.md)"
     )
 
 

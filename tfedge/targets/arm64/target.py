@@ -18,7 +18,7 @@ from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import random_inputs
 from tfedge.tflite.delegation import views, why_not
 from tfedge.tflite.ends import Ends, file_ends
-from tfedge.tflite.fast16 import arm_note
+from tfedge.tflite.fast16 import elsewhere_note
 from tfedge.tflite.tensors import TensorSpec
 
 WARM_UP, COUNTED = 2, 3
@@ -157,7 +157,7 @@ class Arm64Target:
             total_ops=ops,
             partitions=partitions(reply.events, reply.clocks),
             isa=CPUS[self.cpu].isa,
-            note=arm_note(file.data),
+            note=elsewhere_note(file.data),
         )
         return timing, self._by_op(file, total, reply)
 

@@ -16,6 +16,7 @@ from tfedge.targets.ethosu.vela import Estimate, Piece, estimate
 from tfedge.targets.extras import package_version
 from tfedge.targets.op_table import OpRow, OpTable
 from tfedge.tflite import flatbuffer
+from tfedge.tflite.fast16 import elsewhere_note
 from tfedge.tflite.layers import op_layers
 
 COLUMNS = (
@@ -197,7 +198,7 @@ class EthosuTarget:
             sram_peak_bytes=found.sram,
             dram_traffic_bytes=found.dram_traffic,
             flash_traffic_bytes=found.flash_traffic,
-            note=mapped.note,
+            note="; ".join(t for t in (mapped.note, elsewhere_note(data)) if t),
         )
 
     def _facts(self, found: Estimate) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from tfedge.targets.op_table import OpRow, OpTable
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.check import check_runs, first_to_die, random_inputs
 from tfedge.tflite.ends import Ends, file_ends
+from tfedge.tflite.int16_bias import summing_ops
 from tfedge.tflite.layers import op_layers
 from tfedge.tflite.op_view import views
 
@@ -246,6 +247,7 @@ class _File(Ends):
 
     def _ask(self, pieces: list[list[np.ndarray]]) -> ModuleRun:
         self._target.prepare()
+        self._refuse_narrow()
         try:
             check_runs(self.data, self._target.timeout_s)
         except ConversionError as error:
@@ -265,6 +267,14 @@ class _File(Ends):
         if "error" in ended.answer.values:
             raise self._refusal(str(ended.answer.values["error"]), ended.finished.error_text)
         return ended
+
+    def _refuse_narrow(self) -> None:
+        """The runtime takes a TRANSPOSE_CONV's 32-bit bias for 64 bits and computes rubbish."""
+        for found in summing_ops(flatbuffer.read(self.data)):
+            if found.name == "TRANSPOSE_CONV" and not found.wide:
+                said = "its 16x8 form with a 32-bit bias, which this runtime reads as 64 bits"
+                raise _op_error(f"{self._who} cannot be run on tflm", found.index, found.name,
+                                said, "Convert with --cpu=arm64; see docs/INT16.md")  # fmt: skip
 
     def _process(
         self, data: bytes, counts: dict[str, int], arrays: dict[str, np.ndarray]
@@ -298,9 +308,13 @@ class _File(Ends):
             op, found = int(node[2]), _last_words(said[: node.start()]) or error
         else:
             return TargetError(what, "; ".join(p for p in (_last_words(said), error) if p), _FIX)
-        refusal = _OpError(what, f"op {op} ({names[op]}): {found}", _FIX)
-        refusal.op, refusal.name = op, names[op]
-        return refusal
+        return _op_error(what, op, names[op], found, _FIX)
+
+
+def _op_error(what: str, op: int, name: str, why: str, fix: str) -> _OpError:
+    error = _OpError(what, f"op {op} ({name}): {why}", fix)
+    error.op, error.name = op, name
+    return error
 
 
 def _runtime() -> str:
