@@ -24,10 +24,11 @@ from tfedge.report.costs import costs_table
 from tfedge.report.table import timing_table
 from tfedge.targets import TARGETS, get_target
 from tfedge.targets.arm64 import guest
-from tfedge.targets.arm64.costs import align, op_costs, outside, partitions
+from tfedge.targets.arm64.costs import op_costs, outside, partitions
 from tfedge.targets.arm64.cpus import CPUS
 from tfedge.targets.arm64.guest import Event, Mix, parse_log, parse_report
 from tfedge.targets.arm64.target import COUNTED, Arm64Target
+from tfedge.targets.kernels import align
 from tfedge.tflite import Interpreter, flatbuffer
 from tfedge.tflite.check import random_inputs
 from tfedge.tflite.tensors import TensorSpec

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from tests import tflite_files
-from tfedge.bench import compare_outputs, measure
+from tfedge.bench import compare_outputs, count_ops, measure
 from tfedge.errors import InputError, TargetError
 from tfedge.targets import host, machine
 from tfedge.tflite import TFLiteModel
@@ -50,9 +50,52 @@ def test_outputs_are_compared_bit_for_bit(monkeypatch):
         return found
 
     monkeypatch.setattr(host.HostTarget, "run", spoilt)
+    monkeypatch.setattr(host, "isa", lambda: "x86_64 amx_int8")
     assert compare_outputs(files[0], "host").pop().different == 0
     (other,) = compare_outputs(files[0], ["host:amx"])
     assert (other.different, other.largest) == (8, 1.0)
+
+
+def test_amx_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(host, "isa", lambda: "x86_64 avx2")
+    with pytest.raises(TargetError, match="no AMX.*avx2"):
+        measure(tflite_files.file("image"), target="host:amx")
+
+
+def test_unlike_batches_are_noted():
+    one, four = (tflite_files.file("image", batch=n) for n in (1, 4))
+    assert [t.note for t in measure([one, one], runs=1)] == ["", ""]
+    notes = [t.note for t in measure([one, four], runs=1)]
+    assert notes == ["An inference is 1 sample", "An inference is 4 samples"]
+
+
+def test_ops_of_this_machine_add_up_to_the_profile():
+    data = tflite_files.file("large", "int8")
+    (table,) = next(iter(count_ops(data, "host").values()))
+    assert (table.target, table.source, table.columns) == ("host", "measured", ("us",))
+    times = host.HostTarget().profile(data)
+    assert times.kernels and times.delegated_us == pytest.approx(sum(u for _, u in times.kernels))
+    rows = [r for r in table.rows if r.index is not None]
+    assert [r.index for r in rows] == list(range(len(rows)))
+    convolutions = [r for r in rows if r.op == "CONV_2D"]
+    assert convolutions and all("Convolution" in r.why and r.values[0] > 0 for r in convolutions)
+    assert 0.2 < table.total("us") / (times.delegated_us + sum(times.ops.values())) < 5
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("TFLM", "Did you mean 'tflm'"),
+        ("arm64", "For example arm64:cortex-a35"),
+        ("ssh", "Write ssh:..."),
+        ("pi4", "tfedge target list"),
+        ("sim:cortex-72", "Did you mean 'sim:cortex-a72'"),
+    ],
+)
+def test_unknown_targets_are_answered_with_what_helps(name, said):
+    with pytest.raises(TargetError, match="unknown target") as caught:
+        measure(tflite_files.file("image"), target=name)
+    assert said in str(caught.value)
 
 
 def test_equal_names_get_numbers():

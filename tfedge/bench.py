@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from tfedge.errors import InputError, TargetError
+from tfedge.errors import ConversionError, InputError, TargetError
 from tfedge.record import OutputMatch, Timing
 from tfedge.targets import TARGETS, Counter, Foreign, Target, get_target
 from tfedge.targets.arm64.costs import Costs
@@ -82,8 +83,26 @@ def measure_each(
     places, files = places_of(target), files_of(models)
     for place in places:
         place.prepare(threads_on(place, threads))
+    batches = _unlike_batches(files)
     for place in places:
-        yield place.time(files, runs, threads_on(place, threads))
+        yield [
+            replace(t, note="; ".join(filter(None, (batches.get(t.model), t.note))))
+            for t in place.time(files, runs, threads_on(place, threads))
+        ]
+
+
+def _unlike_batches(files: Mapping[str, bytes]) -> dict[str, str]:
+    """How many samples an inference is, where the files differ in that."""
+    found = {}
+    for name, data in files.items():
+        try:
+            inputs = file_ends(flatbuffer.read(data))[0]
+        except ConversionError:
+            return {}  # The target says what is wrong with the file.
+        found[name] = inputs[0].shape[0] if inputs and inputs[0].shape else 1
+    if len(set(found.values())) < 2:
+        return {}
+    return {n: f"An inference is {b} sample{'s' * (b != 1)}" for n, b in found.items()}
 
 
 def places_of(target: str | Sequence[str]) -> list[Target]:
@@ -188,16 +207,16 @@ def compare_outputs(
 
     Args:
         models: As in `measure`.
-        target: A target, or several.
+        target: A target, or several; those that compute nothing are left out.
 
     Returns:
-        One match per file, in order, for each target in turn.
+        One match per file, in order, for each other target in turn.
 
     Raises:
         InputError: No model, a path that is not there, a file that is no TFLite file, or one whose
             inputs have no batch axis.
-        TargetError: A target is unknown, not set up or runs nothing, or a file fails there or
-            here.
+        TargetError: A target is unknown or not set up, none computes anything, or a file fails
+            there or here.
     """
     places, files = runners(target), files_of(models)
     for place in places:
@@ -212,18 +231,18 @@ def compare_outputs(
 
 
 def runners(target: str | Sequence[str]) -> list[Target]:
-    """The targets of these names, all of which compute outputs.
+    """Those of some targets that compute outputs.
 
     Raises:
-        InputError: There is none.
-        TargetError: One is unknown, or computes none.
+        InputError: There is no target.
+        TargetError: One is unknown, or none computes any.
     """
-    found = places_of(target)
-    for place in found:
-        real = behind(place)
-        if isinstance(real, Foreign) and not real.executes:
-            what = "the target estimates costs and computes no outputs"
-            raise TargetError(what, place.name, "Compare outputs on another target, or on tflm")
+    places = places_of(target)
+    found = [p for p in places if not isinstance(r := behind(p), Foreign) or r.executes]
+    if not found:
+        what = "the targets estimate costs and compute no outputs"
+        names = ", ".join(place.name for place in places)
+        raise TargetError(what, names, "Compare outputs on another target, or on tflm")
     return found
 
 

@@ -25,7 +25,7 @@ class TfedgeError(Exception):
         if found:
             parts.append(f"Found: {found.rstrip('.')}.")
         if fix:
-            parts.append(fix.rstrip(".?") + ("?" if fix.endswith("?") else "."))
+            parts.append(fix if fix.endswith(("?", ".")) else f"{fix}.")
         super().__init__(" ".join(parts))
 
     def __reduce__(self) -> tuple:

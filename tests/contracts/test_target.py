@@ -10,6 +10,7 @@ from tfedge.errors import InputError, TargetError
 from tfedge.record import SOURCES
 from tfedge.targets import FAMILIES, TARGETS, Foreign, Target, get_target
 from tfedge.targets.extras import PACKAGES, package_version
+from tfedge.targets.machine import isa
 from tfedge.tflite import Interpreter, flatbuffer
 
 # Cores differ in their kernels only: one without dot products, one with them.
@@ -37,6 +38,8 @@ def loopback(tmp_path_factory):
 def target(request, monkeypatch, tmp_path):
     if request.param.startswith(EMULATED):
         emulator.needed()
+    if request.param == "host:amx" and "amx_int8" not in isa():
+        pytest.skip("this machine has no AMX")
     if (extra := request.param.partition(":")[0]) in PACKAGES:
         try:
             package_version(extra)

@@ -16,7 +16,7 @@ same samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import flags
@@ -68,41 +68,81 @@ def take_rest(values: flags.FlagValues, rest: Sequence[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Measures and prints the tables."""
+    """Measures and prints the tables; what was measured is written where something stops it."""
     if not values.model:
         raise InputError("there is no file", fix="Write: tfedge benchmark model.tflite")
     check_folder(values.json)
     task = _task(values)
     from tfedge import bench
-    from tfedge.progress import working
-    from tfedge.report import timing_table
-    from tfedge.report.costs import costs_table, matches_table
-    from tfedge.report.scores import scores_table
 
     if values.ops:
         bench.counters(values.target)
     if values.outputs:
         bench.runners(values.target)
     tests = _tests(values, task)
-    with working(f"measuring {len(values.model)} file(s) on {', '.join(values.target)}"):
-        timings = _measure(values)
-        more: dict[str, Any] = {}
-        if values.ops:
-            more["ops"] = bench.count_ops(values.model, values.target)
-        if values.outputs:
-            more["outputs"] = bench.compare_outputs(values.model, values.target)
-    show(timing_table(timings), values.json)
-    for name, found in more.get("ops", {}).items():
-        for costs in found:
-            show(costs_table(name, costs), values.json)
-    if values.outputs:
-        show(matches_table(more["outputs"]), values.json)
-    if tests:
-        from tfedge.accuracy import with_scores
+    result: dict[str, Any] = {"timings": []}
+    try:
+        for timings in _timings(values):
+            result["timings"] += timings
+        _details(values, result)
+        if tests:
+            _scores(values, tests, result)
+    except (TfedgeError, KeyboardInterrupt):
+        if result["timings"]:
+            _write(values, result)
+        raise
+    _write(values, result)
 
-        timings = with_scores(timings, tests, values.target)
-        show(scores_table(timings), values.json)
-    write_json(values.json, {"timings": timings, **more} if more else timings)
+
+def _timings(values: flags.FlagValues) -> Iterator[list[Any]]:
+    """The timings of each target, shown as soon as they are there."""
+    from tfedge import bench
+    from tfedge.progress import working
+    from tfedge.report import timing_table
+
+    each = bench.measure_each(
+        values.model, target=values.target, runs=values.runs, threads=values.threads
+    )
+    for target in dict.fromkeys(values.target):
+        with working(f"measuring {len(values.model)} file(s) on {target}"):
+            found = next(each)
+        show(timing_table(found), values.json)
+        yield found
+
+
+def _details(values: flags.FlagValues, result: dict[str, Any]) -> None:
+    """What ops cost, and what the files compute."""
+    from tfedge import bench
+    from tfedge.progress import working
+    from tfedge.report.costs import costs_table, matches_table
+
+    if values.ops:
+        with working("looking at each op"):
+            result["ops"] = bench.count_ops(values.model, values.target)
+        for name, found in result["ops"].items():
+            for costs in found:
+                show(costs_table(name, costs), values.json)
+    if values.outputs:
+        able = {place.name for place in bench.runners(values.target)}
+        for place in bench.places_of(values.target):
+            if place.name not in able:
+                show(f"{place.name} computes no outputs: nothing to compare", values.json)
+        with working("comparing outputs"):
+            result["outputs"] = bench.compare_outputs(values.model, values.target)
+        show(matches_table(result["outputs"]), values.json)
+
+
+def _scores(values: flags.FlagValues, tests: dict[str, Any], result: dict[str, Any]) -> None:
+    from tfedge.accuracy import with_scores
+    from tfedge.report.scores import scores_table
+
+    result["timings"] = with_scores(result["timings"], tests, values.target)
+    show(scores_table(result["timings"]), values.json)
+
+
+def _write(values: flags.FlagValues, result: dict[str, Any]) -> None:
+    """The timings, or a mapping where there is more."""
+    write_json(values.json, result if len(result) > 1 else result["timings"])
 
 
 def _task(values: flags.FlagValues) -> str:
@@ -128,22 +168,3 @@ def _tests(values: flags.FlagValues, task: str) -> dict[str, Any]:
 
     with working("loading the data"):
         return tests_of(values.model, task, values.samples)
-
-
-def _measure(values: flags.FlagValues) -> list[Any]:
-    """The timings; where a target fails, those of the ones before it are written and shown."""
-    from tfedge import bench
-    from tfedge.report import timing_table
-
-    timings: list[Any] = []
-    try:
-        for found in bench.measure_each(
-            values.model, target=values.target, runs=values.runs, threads=values.threads
-        ):
-            timings += found
-    except TfedgeError:
-        if timings:
-            write_json(values.json, timings)
-            show(timing_table(timings), values.json)
-        raise
-    return timings

@@ -82,14 +82,16 @@ def _list() -> tuple[Any, Any]:
     from tfedge.targets import TARGETS, device, get_target
     from tfedge.targets.arm64 import installation
     from tfedge.targets.extras import PACKAGES, state
+    from tfedge.targets.machine import isa
 
     states = dict.fromkeys(("arm64", "sim"), installation.state())
     states |= {extra: state(extra) for extra in PACKAGES}
+    states["host:amx"] = "ready" if "amx_int8" in isa() else "this machine has no AMX"
     rows = [
         {
             "target": name,
             "source": get_target(name).source,
-            "state": states.get(name.partition(":")[0], "ready"),
+            "state": states.get(name, states.get(name.partition(":")[0], "ready")),
         }
         for name in TARGETS
     ]

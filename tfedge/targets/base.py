@@ -260,4 +260,20 @@ def get_target(name: str) -> Target:
     family, colon, rest = name.partition(":")
     if colon and family in FAMILIES:
         return FAMILIES[family](rest)
-    raise TargetError("unknown target", f"'{name}'", did_you_mean(name, TARGETS))
+    raise TargetError("unknown target", f"'{name}'", _nearest(name))
+
+
+def _nearest(name: str) -> str:
+    """What was meant, where that can be told; else where the targets are listed."""
+    listed = "tfedge target list shows all targets"
+    word = name.lower()
+    if word in TARGETS:
+        return f"Did you mean '{word}'?"
+    families = sorted({known.partition(":")[0] for known in TARGETS} | set(FAMILIES))
+    if word in families:
+        inside = [known for known in TARGETS if known.startswith(f"{word}:")]
+        return f"For example {inside[0]}; {listed}" if inside else f"Write {word}:...; {listed}"
+    family = word.partition(":")[0]
+    near = [known for known in TARGETS if known.partition(":")[0] == family] or list(TARGETS)
+    found = did_you_mean(word, near)
+    return f"{found} {listed}" if found.endswith("?") else listed

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tfedge.errors import ConversionError, InputError, TargetError
 from tfedge.shell import Answer, run_module
 from tfedge.targets.base import Violation
+from tfedge.targets.machine import isa
 from tfedge.targets.measured import WORKER, Measured, Task
 from tfedge.tflite.certificate import certify
 
@@ -32,16 +33,19 @@ class HostTarget(Measured):
         return "host:amx" if self.amx else "host"
 
     def prepare(self, threads: int = 1) -> None:
-        """This machine is always there.
+        """This machine is always there; its AMX may not be.
 
         Args:
             threads: Threads that will be asked for.
 
         Raises:
             InputError: They are below 1.
+            TargetError: `amx`, and the machine has none.
         """
         if threads < 1:
             raise InputError("threads must be at least 1", str(threads))
+        if self.amx and "amx_int8" not in isa():
+            raise TargetError("this machine has no AMX", isa(), "Measure on 'host'")
 
     def check(self, data: bytes) -> list[Violation]:
         """Says whether the file runs, and which ops XNNPACK leaves to slower kernels.

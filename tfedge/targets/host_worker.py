@@ -149,7 +149,7 @@ def profile_ops(values: dict[str, Any], arrays: Arrays) -> Answer:
     outside = [op.index for op in Interpreter(data).ops() if not op.delegated]
     model = flatbuffer.read(data)
     ops = [[i, us] for i in outside if (us := _alone_us(model, i, values["runs"]))]
-    return Answer({"ops": ops, "delegated_us": None, "note": why})
+    return Answer({"ops": ops, "kernels": [], "delegated_us": None, "note": why})
 
 
 def _alone_us(model: Any, position: int, runs: int) -> float:

@@ -11,6 +11,8 @@ import numpy as np
 from tfedge.errors import InputError, TargetError
 from tfedge.record import Timing
 from tfedge.shell import Answer, ModuleRun
+from tfedge.targets.kernels import timed_ops
+from tfedge.targets.op_table import OpTable
 from tfedge.tflite.fast16 import elsewhere_note
 from tfedge.tflite.op_times import OpTimes
 
@@ -173,7 +175,21 @@ class Measured:
         found = self._one(task).values
         ops = {int(i): float(us) for i, us in found["ops"]}
         inside = found["delegated_us"]
-        return OpTimes(ops, None if inside is None else float(inside), str(found["note"]))
+        kernels = tuple((str(name), float(us)) for name, us in found["kernels"])
+        inside = None if inside is None else float(inside)
+        return OpTimes(ops, inside, str(found["note"]), kernels)
+
+    def costs(self, data: bytes) -> OpTable:
+        """Microseconds of each op, by `profile`.
+
+        Args:
+            data: The whole file.
+
+        Raises:
+            InputError: It is no TFLite file.
+            TargetError: The file or the profiler fails.
+        """
+        return timed_ops(self.name, data, self.profile(data))
 
     def quick(self, models: Mapping[str, bytes], runs: int = 15) -> dict[str, float]:
         """Least CPU time of many small files, measured in turn in one process, one thread.

@@ -15,15 +15,15 @@ class OpRow:
         op: Builtin operator name.
         layer: Keras layer behind it, where the file's metadata name the layers, or "".
         place: What runs it ("NPU", "CPU", "TFLM"), or "" where nothing is left to run.
-        values: One number a column of the table.
-        why: What is to be said of it, such as why it stays on the CPU, or "".
+        values: One number a column of the table: whole for counts, else a measure.
+        why: What is to be said of it, such as why it stays on the CPU, or its kernel; or "".
     """
 
     index: int | None
     op: str
     layer: str
     place: str
-    values: tuple[int, ...]
+    values: tuple[float, ...]
     why: str = ""
 
 
@@ -49,7 +49,7 @@ class OpTable:
     facts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def total(self, column: str) -> int:
+    def total(self, column: str) -> float:
         """Sum of a column over all rows."""
         position = self.columns.index(column)
         return sum(row.values[position] for row in self.rows)

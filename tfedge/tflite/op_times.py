@@ -13,9 +13,12 @@ class OpTimes:
         ops: Microseconds by position in the main subgraph, of the ops outside the delegate. The
             time of a loop or branch holds its body's.
         delegated_us: Microseconds within XNNPACK's kernels; None where they were not measured.
+        kernels: Name and microseconds of each of these kernels, in XNNPACK's order; empty where
+            they were not told apart.
         note: What is to be said of the measurement, or "".
     """
 
     ops: dict[int, float] = field(default_factory=dict)
     delegated_us: float | None = None
     note: str = ""
+    kernels: tuple[tuple[str, float], ...] = ()

@@ -13,49 +13,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, zip_longest
 
 from tfedge.targets.arm64.guest import Event, Mix
+from tfedge.targets.kernels import align
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.layers import op_layers
 
 _OP, _INSIDE = 2, 8
-
-_NAMES: dict[str, tuple[str, ...]] = {
-    "AVERAGE_POOL_2D": ("averagepooling", "globalaverage", "mean"),
-    "BATCH_MATMUL": ("batchmatrixmultiply",),
-    "CONCATENATION": ("concatenate", "copy"),
-    "CONV_2D": ("convolution", "fullyconnected"),
-    "DEPTHWISE_CONV_2D": ("convolution",),
-    "DEQUANTIZE": ("convert",),
-    "EXPAND_DIMS": ("staticreshape", "copy"),
-    "FULLY_CONNECTED": ("fullyconnected", "dynamicfullyconnected"),
-    "HARD_SWISH": ("hardswish",),
-    "LOGISTIC": ("sigmoid",),
-    "MAX_POOL_2D": ("maxpooling",),
-    "MUL": ("multiply",),
-    "NEG": ("negate",),
-    "PAD": ("constantpad",),
-    "PADV2": ("constantpad",),
-    "POW": ("power",),
-    "QUANTIZE": ("convert",),
-    "RELU": ("clamp", "relu"),
-    "RELU6": ("clamp",),
-    "RESHAPE": ("staticreshape", "copy"),
-    "RSQRT": ("reciprocalsquareroot",),
-    "SLICE": ("slice",),
-    "SPLIT": ("slice", "copy"),
-    "SQRT": ("squareroot",),
-    "SQUEEZE": ("staticreshape", "copy"),
-    "STRIDED_SLICE": ("slice", "stridedslice"),
-    "SUB": ("subtract",),
-    "TRANSPOSE_CONV": ("deconvolution",),
-}
-"""Beginnings of XNNPACK's names, letters only; an op that is not here has its own name there."""
-
-_TABLE = "invalidunaryop"
-_BY_TABLE = frozenset(
-    ("ABS", "COS", "ELU", "EXP", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC", "RSQRT")
-    + ("SIN", "SQRT", "SQUARE", "TANH")
-)
-"""Functions that XNNPACK looks up in a table for 8-bit codes; it has no name for that kernel."""
 
 
 @dataclass(frozen=True)
@@ -238,39 +200,3 @@ def _places(lengths: Sequence[int], times: Sequence[int], start: int) -> list[in
         if all(end in position for end in ends):
             return [position[end] for end in ends]
     return []
-
-
-def align(ops: Sequence[str], kernels: Sequence[str]) -> list[int | None]:
-    """The op that each of XNNPACK's kernels computes: the most pairs that keep both orders.
-
-    Args:
-        ops: Builtin operator names, in order.
-        kernels: XNNPACK's names, in order.
-
-    Returns:
-        For each kernel a position in `ops`, or None where it is XNNPACK's own.
-    """
-    n, m = len(ops), len(kernels)
-    best = [[0] * (m + 1) for _ in range(n + 1)]
-    same = [[_same(op, kernel) for kernel in kernels] for op in ops]
-    for i in reversed(range(n)):
-        for j in reversed(range(m)):
-            both = best[i + 1][j + 1] + 1 if same[i][j] else 0
-            best[i][j] = max(both, best[i + 1][j], best[i][j + 1])
-    places: list[int | None] = [None] * m
-    i = j = 0
-    while i < n and j < m:
-        if same[i][j] and best[i][j] == best[i + 1][j + 1] + 1:
-            places[j] = i
-            i, j = i + 1, j + 1
-        elif best[i + 1][j] >= best[i][j + 1]:
-            i += 1
-        else:
-            j += 1
-    return places
-
-
-def _same(op: str, kernel: str) -> bool:
-    letters = "".join(c for c in kernel.partition("(")[0].lower() if c.isalpha())
-    begins = _NAMES.get(op, (op.replace("_", "").lower(),))
-    return letters.startswith(begins) or (op in _BY_TABLE and letters.startswith(_TABLE))
