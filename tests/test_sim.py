@@ -263,7 +263,9 @@ def test_eval_on_the_command_line(tmp_path, capsys, monkeypatch):
     words = ["benchmark", "image.tflite", "--eval", "--task=mine.py:data", "--runs=1"]
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "75.00 %" in out and "64 of 64" in out and "+0.00" in out and "standard error" in out
+    assert "75.00 %" in out and "64 of 64" in out and "standard error" in out
+    # The host beside itself has no difference.
+    assert "+0.00" not in out
     assert main([*words, "--json=-"]) == 0
     (timing,) = json.loads(capsys.readouterr().out)
     assert timing["score"]["scores"]["p_accuracy"] == 0.75

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,18 +18,23 @@ from tfedge.data import InputSpec
 from tfedge.errors import ConversionError, InputError, TfedgeError
 from tfedge.heads import Head
 from tfedge.progress import console, track
-from tfedge.record import Score, Timing
+from tfedge.record import HOST, Score, Timing
 from tfedge.scoring import as_arrays, joined
 from tfedge.sources import ImageSource
 from tfedge.targets import Target
 from tfedge.targets.device import threads_on
-from tfedge.task import Task, get_task
+from tfedge.targets.host import HostTarget
+from tfedge.task import Task
+from tfedge.task_readers import read_test
 from tfedge.tflite import Interpreter, check_runs, flatbuffer
 from tfedge.tflite.ends import file_ends
-from tfedge.tflite.tensors import TensorSpec, dequantize, quantize
+from tfedge.tflite.tensors import TensorSpec, dequantize, quantize, saturated, value_range
 
 SAMPLES = 200
 """Test samples that are run on targets that are emulated or simulated, where none are asked for."""
+
+SATURATED = 0.05
+"""Share of an input's values beyond what the file can hold from which on a score says so."""
 
 _BATCH_BYTES, _BATCH, _SLOW_BATCH = 64_000_000, 256, 20
 _PASSING = ("DEQUANTIZE", "QUANTIZE", "CAST", "RESHAPE", "SQUEEZE")
@@ -42,7 +48,7 @@ def tests_of(
 
     Args:
         models: The files, as `bench.measure` takes them.
-        task: A Task, or what `task.get_task` takes.
+        task: A Task, or what `task_readers.read_test` takes.
         samples: How many; None takes all on hardware, and `SAMPLES` where targets are emulated or
             simulated.
 
@@ -54,9 +60,17 @@ def tests_of(
     """
     if samples is not None and (isinstance(samples, bool) or samples < 1):
         raise InputError("samples must be a whole number, at least 1", repr(samples))
-    given = get_task(task)
-    tests = {name: Test.of(given, data, name) for name, data in files_of(models).items()}
-    return {name: dataclasses.replace(test, samples=samples) for name, test in tests.items()}
+    # Read once for all files whose inputs and outputs have the same names.
+    read: dict[Any, Task] = {}
+    tests = {}
+    for name, data in files_of(models).items():
+        ends = _ends(data, name)
+        inputs, outputs = (tuple(s.name for s in specs) for specs in ends)
+        if (inputs, outputs) not in read:
+            read[inputs, outputs] = read_test(task, inputs, outputs)
+        test = Test.of(read[inputs, outputs], data, name)
+        tests[name] = dataclasses.replace(test, samples=samples)
+    return tests
 
 
 def with_scores(
@@ -113,10 +127,7 @@ class Test:
             InputError: They do not fit each other.
         """
         model = flatbuffer.read(data)
-        try:
-            inputs, outputs = file_ends(model)
-        except ConversionError as error:
-            raise InputError(f"'{name}' cannot be scored", str(error)) from error
+        inputs, outputs = _ends(data, name)
         specs = [
             InputSpec(
                 s.name,
@@ -125,8 +136,10 @@ class Test:
             )
             for s in inputs
         ]
-        test = _as_recorded(task.test, flatbuffer.get_metadata(data)).bind(specs)
+        test = _as_recorded(task, flatbuffer.get_metadata(data)).bind(specs)
         bound = dataclasses.replace(task, test=test)
+        if task.train is None and not _known(task, flatbuffer.get_metadata(data)):
+            _check_classes(bound, outputs)
         bound = bound if task.heads else _bound(bound, model, outputs)
         return cls(name, data, bound, inputs, outputs)
 
@@ -166,21 +179,58 @@ def _score(place: Target, test: Test) -> Score:
     text = f"{test.name} on {place.name}: {count:,} test samples"
     if not console().is_terminal:
         console().print(f"{text} ...", markup=False, highlight=False)
+    beyond, every = Counter[str](), Counter[str]()
+    # The host beside itself would say nothing.
+    alone = isinstance(place, HostTarget) and place.name == HOST
     try:
         place.prepare(threads_on(place, None))
         check_runs(test.data)
-        own = Interpreter(test.data)
+        own = None if alone else Interpreter(test.data)
         for x, y in track(test.batches(count, batch), text, -(-count // batch)):
             codes = test.coded(x)
             there.append(test.real(place.run(test.data, codes)))
-            here.append(test.real(own.run_all(codes)))
+            here += [] if own is None else [test.real(own.run_all(codes))]
             labels.append(y)
+            beyond.update({s.name: saturated(x[s.name], s) for s in test.inputs})
+            every.update({s.name: x[s.name].size for s in test.inputs})
     except TfedgeError as error:
         return Score(of=size, error=str(error))
-    truth = joined(labels)
-    scores, host = (test.task.score(truth, joined(outputs)) for outputs in (there, here))
-    errors = {k: _standard_error(v, count) for k, v in scores.items() if k.endswith("accuracy")}
-    return Score(count, size, scores, host, errors)
+    shares = {name: beyond[name] / max(1, every[name]) for name in every}
+    score = _scored(test.task, joined(labels), joined(there), None if alone else joined(here))
+    errors = {
+        k: _standard_error(v, count) for k, v in score.scores.items() if k.endswith("accuracy")
+    }
+    note = _saturation(test, shares)
+    return dataclasses.replace(score, samples=count, of=size, standard_error=errors, note=note)
+
+
+def _scored(task: Task, truth: Any, there: Any, here: Any) -> Score:
+    """The scores of outputs, beside those of the host unless that is where they come from."""
+    scores = task.score(truth, there)
+    if here is None:
+        return Score(scores=scores, host=dict(scores))
+    pairs = task.compare(truth, there, here)
+    return Score(
+        scores=scores,
+        host=task.score(truth, here),
+        different={k: p.different for k, p in pairs.items()},
+        difference_error={k: p.standard_error for k, p in pairs.items()},
+        p_value={k: p.p_value for k, p in pairs.items()},
+    )
+
+
+def _saturation(test: Test, shares: Mapping[str, float]) -> str:
+    """What to say of inputs of which a larger share than `SATURATED` is cut off."""
+    notes = []
+    for spec in test.inputs:
+        if shares[spec.name] > SATURATED:
+            low, high = value_range(spec)
+            notes.append(
+                f"{100 * shares[spec.name]:.0f} % of the values of input '{spec.name}' lie "
+                f"outside what the file can hold ({low:.3g} to {high:.3g}): were the data "
+                "preprocessed as in training?"
+            )
+    return " ".join(notes)
 
 
 def _standard_error(share: float, count: int) -> float:
@@ -193,13 +243,44 @@ def _first(labels: Any, count: int) -> Any:
     return tuple(v[:count] for v in labels) if isinstance(labels, tuple) else labels[:count]
 
 
-def _as_recorded(source: Any, metadata: Mapping[str, Any]) -> Any:
-    """Images brought to the range that the file's metadata state, where they do."""
+def _ends(data: bytes, name: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    try:
+        inputs, outputs = file_ends(flatbuffer.read(data))
+    except ConversionError as error:
+        raise InputError(f"'{name}' cannot be scored", str(error)) from error
+    return inputs, outputs
+
+
+def _as_recorded(task: Task, metadata: Mapping[str, Any]) -> Any:
+    """Images in the range and with the class numbers that the file's metadata state."""
+    source = task.test
+    if not isinstance(source, ImageSource):
+        return source
     rule = metadata.get("preprocessing") or {}
-    if isinstance(source, ImageSource) and "scale" in rule:
+    if "scale" in rule:
         scale, offset = float(rule["scale"]), float(rule.get("offset", 0.0))
-        return dataclasses.replace(source, scale=scale, offset=offset)
+        source = dataclasses.replace(source, scale=scale, offset=offset)
+    if names := _known(task, metadata):
+        numbers = np.array([names.index(label) for label in task.labels])
+        source = dataclasses.replace(source, y=numbers[source.y])
     return source
+
+
+def _known(task: Task, metadata: Mapping[str, Any]) -> list[str]:
+    """The file's own names of its classes, where the task's are among them."""
+    names = [str(name) for name in metadata.get("labels") or ()]
+    return names if task.labels and set(task.labels) <= set(names) else []
+
+
+def _check_classes(task: Task, outputs: tuple[TensorSpec, ...]) -> None:
+    """Folders that are numbered by their names alone must be as many as the file's classes."""
+    units = outputs[0].shape[-1] if outputs[0].shape else 1
+    if isinstance(task.test, ImageSource) and units > 1 and units != len(task.labels):
+        raise InputError(
+            "the folder does not have the file's classes",
+            f"{len(task.labels)} folders, {units} outputs",
+            "Add an empty folder for each class without images: they are numbered by name",
+        )
 
 
 def _bound(task: Task, model: Any, outputs: tuple[TensorSpec, ...]) -> Task:

@@ -315,8 +315,10 @@ def benchmark(
             device file (docs/TARGETS.md), or several.
         runs: Timed runs of each file.
         threads: Threads of the runtime; None takes what a device's file says, else 1.
-        task: What the files are for: a Task, or what `task.get_task` takes. Its test samples are
-            then run on the targets, and here, and each Timing has a `score`.
+        task: What the files are for: a Task, what `task.get_task` takes, or test samples alone:
+            (x, y) or {"x": x, "y": y}, arrays [N, ...] or dicts of them by input or output name;
+            see `task_readers.read_test`. Its test samples are then run on the targets, and here,
+            and each Timing has a `score`.
         samples: How many; None takes all on hardware, 200 where a target is emulated or simulated.
 
     Returns:

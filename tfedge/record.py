@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 SOURCES = ("measured", "simulated", "emulated")
+HOST = "host"
+"""The target that scores on other targets are held against."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,14 @@ class Score:
         standard_error: Of each accuracy p as an estimate for all there is: sqrt(p (1 - p) / N) of
             the binomial distribution (0 where all are right says nothing). The difference to the
             host's is not blurred by it: both saw the same samples.
+        different: For each accuracy, in how many samples a prediction is not the host's.
+        difference_error: Standard error of the accuracy's difference to the host's, from the
+            samples that only one of them has right; see `tfedge.scoring.Paired`.
+        p_value: Of the exact McNemar test of that difference.
+        note: What must be said of the scores, or "".
         error: Why there are no scores, or "".
+
+    The three of the difference are empty on the host itself, and in records of older versions.
     """
 
     samples: int = 0
@@ -126,6 +135,10 @@ class Score:
     host: dict[str, float] = field(default_factory=dict)
     standard_error: dict[str, float] = field(default_factory=dict)
     error: str = ""
+    different: dict[str, int] = field(default_factory=dict)
+    difference_error: dict[str, float] = field(default_factory=dict)
+    p_value: dict[str, float] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)

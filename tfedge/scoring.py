@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -118,19 +120,77 @@ def score_output(
     y, output = np.asarray(y), np.asarray(output)
     if len(y) != len(output):
         raise InputError("labels and outputs differ in number", f"{len(y)} and {len(output)}")
-    if kind in ("sparse", "onehot"):
-        guess = output.argmax(axis=-1)
-        truth = y.argmax(axis=-1) if kind == "onehot" else y.reshape(guess.shape)
-        return {"accuracy": float(np.mean(guess == truth))}
-    y = y.reshape(output.shape)
-    if kind == "binary":
-        threshold = 0.0 if is_logit(kind, activation) else 0.5
-        return {"accuracy": float(np.mean((output > threshold) == (y > 0.5)))}
-    difference = output.astype(np.float64) - y
+    if kind != "regression":
+        guess = _predictions(output, kind, activation)
+        return {"accuracy": float(np.mean(guess == _truth(y, guess, kind)))}
+    difference = output.astype(np.float64) - y.reshape(output.shape)
     return {
         "mse": float(np.mean(np.square(difference))),
         "mae": float(np.mean(np.abs(difference))),
     }
+
+
+def _predictions(output: np.ndarray, kind: str, activation: str) -> np.ndarray:
+    """The best classes, or for "binary" whether each unit says yes."""
+    if kind != "binary":
+        return output.argmax(axis=-1)
+    return output > (0.0 if is_logit(kind, activation) else 0.5)
+
+
+def _truth(y: np.ndarray, guess: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "onehot":
+        return y.argmax(axis=-1)
+    return y.reshape(guess.shape) > 0.5 if kind == "binary" else y.reshape(guess.shape)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """How two classifiers compare on the same samples.
+
+    Attributes:
+        different: Samples with a prediction (best class, or label above the threshold) that is
+            not the other's.
+        standard_error: Of the difference between the two accuracies. With one prediction per
+            sample, b samples that only the first has right and c that only the second has, it is
+            McNemar's sqrt(b + c - (b - c)^2 / n) / n. With several (pixels, labels) it is that
+            of the mean over samples of the difference in the share of right ones, of which the
+            former is a case: predictions within a sample are not independent.
+        p_value: Exact McNemar test, two-sided: how likely a split of the b + c samples as uneven
+            as this one is by chance; b and c count the samples where the share is larger or
+            smaller (a sign test where there are several predictions per sample).
+    """
+
+    different: int
+    standard_error: float
+    p_value: float
+
+
+def compare_outputs(
+    y: np.ndarray, outputs: Sequence[np.ndarray], kind: str, activation: str = ""
+) -> Paired:
+    """Compares two classifiers' outputs for the same samples.
+
+    Args:
+        y: Labels [N, ...].
+        outputs: Two arrays [N, ...] of real values.
+        kind: One of `KINDS` but "regression".
+        activation: As for `score_output`.
+    """
+    guesses = [_predictions(np.asarray(o), kind, activation) for o in outputs]
+    count = len(guesses[0])
+    one, two = ((g == _truth(np.asarray(y), g, kind)).reshape(count, -1) for g in guesses)
+    differs = (guesses[0] != guesses[1]).reshape(count, -1).any(axis=1)
+    more = one.sum(axis=1) - two.sum(axis=1)
+    share = more / one.shape[1]
+    error = math.sqrt(float(share.var()) / count)
+    return Paired(int(differs.sum()), error, _mcnemar(int((more > 0).sum()), int((more < 0).sum())))
+
+
+def _mcnemar(b: int, c: int) -> float:
+    """Twice the lower tail of the binomial distribution of b + c fair draws, at most 1."""
+    n, few = b + c, range(min(b, c) + 1)
+    log = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in few]
+    return min(1.0, 2.0 * sum(math.exp(v - n * math.log(2)) for v in log))
 
 
 def by_output(values: Any, names: Sequence[str], what: str) -> dict[str, Any]:

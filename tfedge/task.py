@@ -32,7 +32,7 @@ class Task:
     is held out, at random by `seed` (tf.data: by a hash of the samples).
 
     Attributes:
-        train: Samples to train on.
+        train: Samples to train on; None for a task that only measures.
         test: Samples to report on.
         validation: Samples to choose by; None holds out `validation_split` of `train`.
         name: Shown in tables.
@@ -95,6 +95,8 @@ class Task:
             InputError: The data does not fit the model's inputs or outputs.
             ModelError: The model's outputs are not known.
         """
+        if self.train is None:
+            raise InputError("the task holds no training samples", self.name, "Give `train`")
         specs, outputs = model_inputs(model), heads(model)
         train, test = self.train.bind(specs), self.test.bind(specs)
         validation = None if self.validation is None else self.validation.bind(specs)
@@ -246,6 +248,32 @@ class Task:
             one = scoring.score_output(truth[head.name], guess[head.name], kind, head.activation)
             scores.update({prefix + k: v for k, v in one.items()})
         return scores
+
+    def compare(self, y: Any, outputs: Any, others: Any) -> dict[str, scoring.Paired]:
+        """Compares the predictions behind two results of `score` on the same samples.
+
+        Args:
+            y: Labels, structured as the data's.
+            outputs: As for `score`.
+            others: The other ones, likewise.
+
+        Returns:
+            By the names of `score`, for each accuracy; nothing for regression and for tasks with a
+            `score_fn`, whose predictions are not known.
+        """
+        if self.score_fn is not None:
+            return {}
+        parts = self._outputs()
+        names = [h.name for h, _ in parts]
+        truth = scoring.by_output(y, names, "labels")
+        two = [scoring.by_output(o, names, "outputs") for o in (outputs, others)]
+        return {
+            f"{h.name}_accuracy" if len(parts) > 1 else "accuracy": scoring.compare_outputs(
+                truth[h.name], [o[h.name] for o in two], kind, h.activation
+            )
+            for h, kind in parts
+            if kind != "regression"
+        }
 
 
 def _loss(outputs: tuple[Head, ...], kinds: tuple[str, ...]) -> Any:

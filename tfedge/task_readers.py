@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +41,56 @@ def read(spec: Any, model: Any = None) -> Task:
         return spec
     if not isinstance(spec, (str, Path)):
         raise InputError("this names no task", f"a {type(spec).__name__}", _FORMS)
-    text = str(spec)
-    if text in TASKS:
-        return TASKS[text]()
-    path = Path(text).expanduser()
-    if path.is_dir():
+    form, path = _form(str(spec))
+    if form == "folder":
         return _from_folder(path, model)
-    if path.suffix.lower() == ".npz":
+    if form == "npz":
         return _from_npz(path, model)
+    if form == "function":
+        return _as_task(*_from_function(str(spec), model))
+    return TASKS[str(spec)]()
+
+
+def read_test(spec: Any, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Task:
+    """Makes a task to measure with: only its test part is needed, and `train` may be None.
+
+    Args:
+        spec: As in `get_task`; a test part may stand alone there. So an .npz may have x_test and
+            y_test only, or x and y (or a name per input and output, with or without _test), which
+            are then test samples all of them; a folder may be ROOT/test/CLASS, or ROOT/CLASS, all
+            of which is tested on; a function may return (x, y), {"x": ..., "y": ...}, or a dict of
+            fields without "train". What a function may return may also be given itself.
+        inputs: Names of the file's inputs.
+        outputs: Names of its outputs: labels under them are found in an .npz.
+
+    Raises:
+        InputError: The spec or its data cannot be used, or hold no test part.
+    """
+    if isinstance(spec, (Mapping, tuple, list)):
+        return _as_test(spec, "the task holds", "task")
+    if not isinstance(spec, (str, Path)):
+        return read(spec)
+    form, path = _form(str(spec))
+    if form == "folder":
+        return _test_of_folder(path)
+    if form == "npz":
+        return _test_of_npz(path, inputs, outputs)
+    if form == "function":
+        return _as_test(*_from_function(str(spec), None))
+    return TASKS[str(spec)]()
+
+
+def _form(text: str) -> tuple[str, Path]:
+    """What a name stands for: "known", "folder", "npz" or "function"; and its path."""
+    path = Path(text).expanduser()
+    if text in TASKS:
+        return "known", path
+    if path.is_dir():
+        return "folder", path
+    if path.suffix.lower() == ".npz":
+        return "npz", path
     if ":" in text:
-        return _from_function(text, model)
+        return "function", path
     if path.exists():
         raise InputError("this file is no task data", f"'{text}'", _FORMS)
     near = did_you_mean(text, TASKS)
@@ -90,7 +130,8 @@ def fashion_mnist() -> Task:
 TASKS: dict[str, Callable[[], Task]] = {"fashion_mnist": fashion_mnist}
 
 
-def _from_function(spec: str, model: Any) -> Task:
+def _from_function(spec: str, model: Any) -> tuple[Any, str, str]:
+    """What the function returns, who messages say returned it, and its name."""
     module_name, _, function_name = spec.rpartition(":")
     module = _import(module_name)
     function = getattr(module, function_name, None)
@@ -105,7 +146,7 @@ def _from_function(spec: str, model: Any) -> Task:
         raise
     except Exception as error:
         raise InputError(f"'{spec}' failed", f"{type(error).__name__}: {error}") from error
-    return _as_task(result, spec, function_name)
+    return result, f"'{spec}' returned", function_name
 
 
 def _import(name: str) -> Any:
@@ -138,30 +179,48 @@ def _import(name: str) -> Any:
         raise InputError(f"importing '{name}' failed", found_text) from error
 
 
-def _as_task(result: Any, spec: str, name: str) -> Task:
+def _as_task(result: Any, who: str, name: str) -> Task:
     """A Task of what a user's function returned."""
     if isinstance(result, Task):
         return result
     if isinstance(result, Mapping):
-        fields = [f.name for f in dataclasses.fields(Task) if f.name != "heads"]
-        for key in result:
-            if key not in fields:
-                fix = did_you_mean(str(key), fields)
-                raise InputError(f"'{spec}' returned an unknown field", f"'{key}'", fix)
-        for key in ("train", "test"):
-            if key not in result:
-                raise InputError(f"'{spec}' returned no '{key}'", str(list(result)))
-        return Task(**{"name": name, **result})
+        return _of_fields(result, who, name, needed=("train", "test"))
     if isinstance(result, (tuple, list)) and len(result) in (2, 3):
         return Task(*result, name=name)
     raise InputError(
-        f"'{spec}' returned no task",
+        f"{who} no task",
         f"a {type(result).__name__}",
         "Return a Task, a dict of its fields, or (train, test)",
     )
 
 
-def _from_npz(path: Path, model: Any) -> Task:
+def _of_fields(result: Mapping[str, Any], who: str, name: str, *, needed: tuple[str, ...]) -> Task:
+    fields = [f.name for f in dataclasses.fields(Task) if f.name != "heads"]
+    for key in result:
+        if key not in fields:
+            fix = did_you_mean(str(key), fields)
+            raise InputError(f"{who} an unknown field", f"'{key}'", fix)
+    for key in needed:
+        if key not in result:
+            raise InputError(f"{who} no '{key}'", str(list(result)))
+    return Task(**{"train": None, "name": name, **result})
+
+
+def _as_test(result: Any, who: str, name: str) -> Task:
+    """As `_as_task`, for what may be test samples only."""
+    if isinstance(result, Mapping) and set(result) == {"x", "y"}:
+        return Task(None, (result["x"], result["y"]), name=name)
+    if isinstance(result, Mapping):
+        return _of_fields(result, who, name, needed=("test",))
+    pair = isinstance(result, (tuple, list)) and len(result) == 2
+    # A part of a task is a pair itself, or a dataset; inputs are arrays.
+    if pair and (isinstance(result[0], Mapping) or hasattr(result[0], "shape")):
+        return Task(None, tuple(result), name=name)
+    return _as_task(result, who, name)
+
+
+def _npz_parts(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], tuple[str, ...]]:
+    """Arrays by part ("train", "test", "val", or "" without one) and key; names of the classes."""
     arrays = read_arrays(path)
     labels = tuple(map(str, arrays.pop("class_names", ())))
     parts: dict[str, dict[str, np.ndarray]] = {"train": {}, "test": {}, "val": {}, "": {}}
@@ -169,7 +228,29 @@ def _from_npz(path: Path, model: Any) -> Task:
         stem, _, suffix = key.rpartition("_")
         split = stem and suffix in parts and suffix != ""
         parts[suffix if split else ""][stem if split else key] = array
-    made = {k: _npz_part(v, path, model) for k, v in parts.items() if v}
+    return parts, labels
+
+
+def _keys(parts: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    names = [f"{k}_{part}" if part else k for part, arrays in parts.items() for k in arrays]
+    return f"the keys {', '.join(names) or 'nothing'}"
+
+
+def _test_of_npz(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Task:
+    parts, labels = _npz_parts(path)
+    part = parts["test"] or ({} if parts["train"] or parts["val"] else parts[""])
+    if not part:
+        fix = "Give x_test and y_test, or x and y"
+        raise InputError(f"'{path}' holds no test part", _keys(parts), fix)
+    return Task(None, _npz_part(part, path, inputs, outputs), name=path.stem, labels=labels)
+
+
+def _from_npz(path: Path, model: Any) -> Task:
+    parts, labels = _npz_parts(path)
+    inputs = tuple(getattr(model, "input_names", ()))
+    outputs = tuple(getattr(model, "output_names", ()))
+    outputs = outputs if len(outputs) > 1 else ()
+    made = {k: _npz_part(v, path, inputs, outputs) for k, v in parts.items() if v}
     common: dict[str, Any] = {"name": path.stem, "labels": labels}
     if "train" in made and "test" in made:
         return Task(made["train"], made["test"], made.get("val"), **common)
@@ -178,16 +259,16 @@ def _from_npz(path: Path, model: Any) -> Task:
         return Task(train, test, **common)
     raise InputError(
         f"'{path}' does not hold a task",
-        f"the keys {', '.join(arrays) or 'nothing'}",
+        _keys(parts),
         "Give x_train, y_train, x_test and y_test, or x and y",
     )
 
 
-def _npz_part(arrays: dict[str, np.ndarray], path: Path, model: Any) -> ArraySource:
+def _npz_part(
+    arrays: dict[str, np.ndarray], path: Path, inputs: Sequence[str], outputs: Sequence[str]
+) -> ArraySource:
     """Inputs and labels of one part; labels are y, label, labels or the model's output names."""
-    outputs = list(getattr(model, "output_names", ()))
-    inputs = list(getattr(model, "input_names", ()))
-    if outputs and len(outputs) > 1 and all(o in arrays for o in outputs):
+    if outputs and all(o in arrays and o not in inputs for o in outputs):
         y: Any = {o: arrays[o] for o in outputs}
     else:
         key = next((k for k in ("y", "label", "labels") if k in arrays and k not in inputs), None)
@@ -221,6 +302,23 @@ def _from_folder(root: Path, model: Any) -> Task:
     else:
         raise InputError("the folder holds no test part", f"'{root}'", "Add ROOT/test/CLASS")
     return Task(train, test, validation, labels=classes, **common)
+
+
+def _test_of_folder(root: Path) -> Task:
+    folders = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir()}
+    held = [folders[n] for n in ("test", *_VALIDATION_FOLDERS) if n in folders]
+    if "train" in folders and not held:
+        raise InputError("the folder holds no test part", f"'{root}'", "Add ROOT/test/CLASS")
+    part = held[0] if held else root
+    classes = _classes(folders.get("train", part))
+    scale = 1 / 255
+    return Task(
+        None,
+        _images(part, classes, scale),
+        name=root.resolve().name,
+        labels=classes,
+        preprocessing={"scale": scale, "offset": 0.0},
+    )
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

@@ -55,11 +55,14 @@ def run(values: flags.FlagValues) -> int:
     recipe = recipes.load(values.recipe, overrides)
     from tfedge import pipeline
     from tfedge.report import record_table
+    from tfedge.report.scores import scores_table, timings_of
 
     records = pipeline.compress(
         recipe, values.workdir, model=values.model, data=values.data, task=values.task
     )
     show(record_table(records, recipe.name))
+    if scored := timings_of(records):
+        show(scores_table(scored))
     show(f"report: {values.workdir}/report.html   records: {values.workdir}/records.jsonl")
     missing = pipeline.missing_files(recipe, records)
     for row in missing:

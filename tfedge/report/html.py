@@ -11,6 +11,7 @@ from tfedge.files import write_atomic
 from tfedge.record import Record
 from tfedge.report import plots, rows
 from tfedge.report.page import PAGE
+from tfedge.report.scores import TITLE, score_rows, timings_of
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -49,6 +50,7 @@ def write_report(
 def _sections(records: Sequence[Record], facts: Mapping[str, str]) -> list[str]:
     size = plots.front(records, plots.size_cost, "File size, KB (1 KB = 1000 bytes)")
     out = [_section("Results", _table(records) + _notes(records))]
+    out += [_section(TITLE.capitalize(), _scores(records))]
     score = (rows.metric_of(records) or "score").capitalize()
     out += [_section(f"{score} against size", _plot(size, FRONT_HELP))]
     for key in rows.timing_keys(records):
@@ -191,6 +193,15 @@ def _notes(records: Sequence[Record]) -> str:
     notes = rows.footnotes(records)
     notes += rows.notes_of(records)
     return "".join(f'<p class="help">{html.escape(n)}</p>' for n in notes)
+
+
+def _scores(records: Sequence[Record]) -> str:
+    """Accuracies on targets."""
+    found = score_rows(timings_of(records))
+    table = _html_table(found.header, found.cells, found.words) if found.cells else ""
+    return table + "".join(
+        f'<p class="help">{html.escape(n)}</p>' for n in (*found.about, *found.notes)
+    )
 
 
 def _certificates(records: Sequence[Record]) -> str:

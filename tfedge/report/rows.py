@@ -148,9 +148,6 @@ def footnotes(records: Sequence[Record]) -> list[str]:
         notes.append("Emulated rows count instructions; that is a cost, never a latency.")
     if any(k.source == "simulated" for k in keys):
         notes.append("Simulated rows are estimates by a model of the device, not measurements.")
-    notes += [
-        f"{r.label}, {r.scheme}: {score_note(t)}" for r in records for t in r.timing if t.score
-    ]
     notes += condition_notes(records)
     return notes + timing_notes([t for r in records for t in r.timing])
 
@@ -187,24 +184,6 @@ def _slower_than_float(record: Record, records: Sequence[Record], key: TimingKey
         if same and mine and theirs and mine.p50_ms and theirs.p50_ms:
             return mine.p50_ms > theirs.p50_ms
     return False
-
-
-def score_note(timing: Timing) -> str:
-    """How good a file is on a target, in a line; why it is not known; or "" without a score."""
-    score = timing.score
-    if score is None:
-        return ""
-    if score.error:
-        return f"not scored on {timing.target}: {score.error}"
-    parts = []
-    for name, value in score.scores.items():
-        unit = 100 if is_fraction(name) else 1
-        text = f"{name} {unit * value:.4g}{' %' * is_fraction(name)}"
-        text += f" (host {unit * score.host[name]:.4g}"
-        if name in score.standard_error:
-            text += f"; standard error {unit * score.standard_error[name]:.2g}"
-        parts.append(text + ")")
-    return f"{timing.target}, {score.samples:,} of {score.of:,} samples: {', '.join(parts)}"
 
 
 def ops_heading(records: Sequence[Record], key: TimingKey | None) -> str:

@@ -124,6 +124,21 @@ def quantize(real: np.ndarray, spec: TensorSpec) -> np.ndarray:
     return cast
 
 
+def saturated(real: np.ndarray, spec: TensorSpec) -> int:
+    """How many values `quantize` moves to an end of the tensor's range; 0 for plain numbers."""
+    if not spec.quantized:
+        return 0
+    wanted, limits = codes(real, spec), np.iinfo(spec.dtype)
+    return int(np.count_nonzero((wanted < limits.min) | (wanted > limits.max)))
+
+
+def value_range(spec: TensorSpec) -> tuple[float, float]:
+    """The least and the largest real value that a quantized tensor can hold."""
+    limits, scale = np.iinfo(spec.dtype), spec.scale.astype(np.float64)
+    low, high = (scale * (end - spec.zero_point) for end in (limits.min, limits.max))
+    return float(low.min()), float(high.max())
+
+
 def dequantize(stored: np.ndarray, spec: TensorSpec) -> np.ndarray:
     """The real values behind a tensor's elements: scale * (code - zero_point).
 
