@@ -43,9 +43,9 @@ def scores_table(timings: Sequence[Timing]) -> Group:
     header = ["model", "target", "samples", "score", "there", "on the host", "difference"]
     out: list[RenderableType] = []
     if cells:
-        table = plain_table("test samples, run there", [*header, "standard error"], cells)
-        for column in table.columns[4:]:
-            column.justify = "right"
+        header += ["standard error"]
+        optional = ["standard error", "samples", "on the host"]
+        table = plain_table("test samples, run there", header, cells, optional)
         out += [table, Text(_NOTE, style="dim")]
     return Group(*out, *(Text(note) for note in notes))
 
