@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests import tflite_files
@@ -41,6 +42,7 @@ def test_outputs_are_compared_bit_for_bit(monkeypatch):
     same, floats = compare_outputs(files, "host")
     assert (same.model, same.target, same.values) == ("model 0", "host", 20)
     assert same.different == floats.different == 0 == same.largest
+    assert same.relative is None and floats.relative == 0.0
     run = host.HostTarget.run
 
     def spoilt(self, data, inputs):
@@ -54,6 +56,21 @@ def test_outputs_are_compared_bit_for_bit(monkeypatch):
     assert compare_outputs(files[0], "host").pop().different == 0
     (other,) = compare_outputs(files[0], ["host:amx"])
     assert (other.different, other.largest) == (8, 1.0)
+
+
+def test_a_nan_is_a_difference_without_bounds(monkeypatch):
+    run = host.HostTarget.run
+
+    def spoilt(self, data, inputs):
+        found = run(self, data, inputs)
+        if self.amx:
+            next(iter(found.values()))[0, 0] = np.nan
+        return found
+
+    monkeypatch.setattr(host.HostTarget, "run", spoilt)
+    monkeypatch.setattr(host, "isa", lambda: "x86_64 amx_int8")
+    (match,) = compare_outputs(tflite_files.file("image"), ["host:amx"])
+    assert match.different == 1 and match.largest == match.relative == float("inf")
 
 
 def test_amx_is_refused_where_there_is_none(monkeypatch):

@@ -1,5 +1,6 @@
 """What a machine says about its CPU and its power, from pretended files under /sys."""
 
+import dataclasses
 import time
 
 import pytest
@@ -126,8 +127,8 @@ def test_energy_is_that_of_one_run():
     assert 0.05 <= found < 0.2  # 5 W for 10 ms and what a sleep takes longer.
 
 
-def timing(**more):
-    return Timing("m", "ssh:b", "measured", 1, 5, 1.0, 2.0, 3.0, 4.0, **more)
+def timing(threads=1, **more):
+    return Timing("m", "ssh:b", "measured", threads, 5, 1.0, 2.0, 3.0, 4.0, **more)
 
 
 @pytest.mark.parametrize(
@@ -140,12 +141,24 @@ def timing(**more):
         ({"load": 3.8, "cpus": 4}, True),
         ({"load": float("nan"), "cpus": 4}, False),
         ({"throttled": "under-voltage"}, True),
+        ({"cpus": 1}, False),
+        ({"cpus": 1, "threads": 2}, True),
+        ({"cpus": 0, "threads": 2}, False),
+        ({"cpus": 2, "threads": 2}, False),
     ],
 )
 def test_loaded_and_throttled_results_are_marked(more, marked):
     assert rows.latency_text(timing(**more)).endswith("*") is marked
     notes = rows.condition_notes([Record("s", "m", timing=[timing(**more)])])
     assert any(n.startswith("* ssh:b") for n in notes) is marked
+
+
+def test_more_threads_than_processors_are_named():
+    found = timing(threads=4, cpus=2, load=0.3)
+    assert rows.disturbances(found) == ["4 threads on 2 CPUs"]
+    assert rows.disturbances(dataclasses.replace(found, source="simulated")) == []
+    load = {"threads": 4, "cpus": 2, "load": 2.0}
+    assert rows.disturbances(timing(**load)) == ["4 threads on 2 CPUs", "load 2.0 on 2 CPUs"]
 
 
 def test_the_benchmarks_table_says_what_was_read(capsys):

@@ -126,6 +126,81 @@ def test_timing_table_has_one_table_a_key():
     assert text.count("min / p50 / p90 ms") == 2
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.978e-5, "0.0000198"), (0.0, "0"), (9.999, "10.0"), (99.96, "100"), (123.4, "123"),
+        (14567.3, "14,600"), (1, "1.00"), (-0.5, "-0.500"), (float("inf"), "inf"),
+    ],
+)  # fmt: skip
+def test_numbers_are_never_powers_of_ten(value, text):
+    assert rows.digits_text(value) == text
+
+
+def test_sizes_and_counts_are_never_powers_of_ten():
+    assert rows.bytes_text(999_900) == "1,000 KB" and rows.bytes_text(31_400) == "31.4 KB"
+    assert rows.count_text(999_999_999) == "1,000 M" and rows.count_text(12_000_000) == "12 M"
+
+
+def simulated(name, ms, ratio=None, delegate="XNNPACK", target="sim:cortex-a72"):
+    return Timing(
+        name, target, "simulated", 1, 1, ms, ms, cycles=ms and ms * 1e6, ratio_p50=ratio,
+        sram_peak_bytes=0, delegate=delegate,
+    )  # fmt: skip
+
+
+def joined(renderable):
+    return " ".join(text_of(renderable).split())
+
+
+def test_estimates_have_three_digits_and_say_what_they_are():
+    text = joined(timing_table([simulated("a", 12.3456, 1.0), simulated("b", 11.11, 0.9)]))
+    assert " 12.3 " in text and "12.35" not in text
+    for said in ("bound from below", "1.4 to 2.0 times", "docs/TARGETS.md", "below a third"):
+        assert said in text
+    other = joined(timing_table([simulated("a", 12.3456, delegate="NPU", target="ethosu:u55-32")]))
+    assert "an estimate, not a measurement" in other and "from below" not in other
+
+
+@pytest.mark.parametrize(
+    ("ratio", "big"), [(0.9, "as fast"), (1.2, "as fast"), (0.5, "2.0x"), (2.0, "2.0x")]
+)
+def test_the_page_boasts_of_no_estimate_that_may_be_wrong(tmp_path, ratio, big):
+    records = [
+        Record("a", "a", "float32", bytes=9, timing=[simulated("a", 10.0, 1.0)]),
+        Record("b", "b", "w8a8", bytes=9, timing=[simulated("b", 10.0 * ratio, ratio)]),
+    ]
+    write_report(records, tmp_path / "r.html")
+    cards = (tmp_path / "r.html").read_text().split('class="cards"')[1].split("<section>")[0]
+    assert f'<div class="big">{big} <span>' in cards and "bound from below" in cards
+    assert ("too close to tell" in cards) is (big == "as fast")
+    assert "estimate" in cards
+
+
+def test_a_file_without_numbers_has_none_and_is_named():
+    empty, full = simulated("none", None), simulated("some", 2.0)
+    npu = [dataclasses.replace(t, delegate="NPU", flash_traffic_bytes=0) for t in (empty, full)]
+    npu[1] = dataclasses.replace(npu[1], sram_peak_bytes=5000)
+    text = text_of(timing_table(npu))
+    assert " 0 B" not in line_of(text, "none ") and "5 KB" in line_of(text, "some ")
+    why = "no comparison: the first file has no number to compare with"
+    assert why in text and why not in text_of(timing_table(npu[::-1]))
+    assert why not in text_of(timing_table(npu[:1]))
+    bound = dataclasses.replace(npu[0], min_ms=1.0)
+    assert "the first file has only a bound" in text_of(timing_table([bound, npu[1]]))
+
+
+def test_one_run_and_one_load_are_singular(tmp_path):
+    text = text_of(timing_table([timing("a", 1.0, 1.0, runs=1), timing("b", 1.0, 1.0, runs=1)]))
+    assert "; 1 run, in pairs" in text and text.rstrip().endswith("load 0.7")
+    loads = [dataclasses.replace(timing("a", 1.0, 1.0), load=v) for v in (0.3, 1.2)]
+    assert "50 runs" in text_of(timing_table(loads)) and "load 0.3 to 1.2" in joined(
+        timing_table(loads)
+    )
+    write_report([Record("a", "a", "float32", bytes=9, timing=loads[:1])], tmp_path / "r.html")
+    assert "50 runs, avx512_vnni, load 0.3<" in (tmp_path / "r.html").read_text()
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"

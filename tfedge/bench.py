@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -256,6 +257,7 @@ def _match(
     model: str, target: str, here: Mapping[str, np.ndarray], there: Mapping[str, np.ndarray]
 ) -> OutputMatch:
     values, different, largest = 0, 0, 0.0
+    relative: float | None = None
     for name, first in here.items():
         second = there[name]
         if not first.size:
@@ -263,7 +265,12 @@ def _match(
         # NaN equals NaN here, and 0 is not -0: it is bits that are compared.
         bits = [np.ascontiguousarray(a).view(np.uint8).reshape(a.size, -1) for a in (first, second)]
         unlike = (bits[0] != bits[1]).any(1)
-        gaps = np.abs(first.astype(np.float64) - second.astype(np.float64)).ravel()[unlike]
         values, different = values + first.size, different + int(unlike.sum())
-        largest = max(largest, float(gaps.max(initial=0.0)))
-    return OutputMatch(model, target, values, different, largest)
+        gaps = np.abs(first.astype(np.float64) - second.astype(np.float64)).ravel()[unlike]
+        gap = float(np.nan_to_num(gaps, nan=np.inf).max(initial=0.0))
+        largest = max(largest, gap)
+        if first.dtype.kind == "f":
+            scale = float(np.abs(first[np.isfinite(first)]).max(initial=0.0))
+            share = gap / scale if scale else math.inf
+            relative = max(relative or 0.0, share if gap else 0.0)
+    return OutputMatch(model, target, values, different, largest, relative)

@@ -225,6 +225,9 @@ class OutputMatch:
         values: Number of output elements compared.
         different: How many differ in any bit.
         largest: Largest difference: codes for integers, real values for floats.
+        relative: For floats, the largest quotient of a difference and the largest magnitude of the
+            same output here (infinite where that is 0, or where one of the two is NaN); None
+            where all outputs are integers.
     """
 
     model: str
@@ -232,6 +235,7 @@ class OutputMatch:
     values: int
     different: int
     largest: float
+    relative: float | None = None
 
 
 @dataclass

@@ -96,7 +96,7 @@ def show_allocation(found: Any, json_path: str | None) -> None:
     from tfedge.report import plain_table
 
     cells = [
-        [c.unit, c.scheme, f"{c.noise:.2g}", f"{c.bytes:,}", f"{c.latency_us:.1f}"]
+        [c.unit, c.scheme, f"{c.noise:.2g}", f"{round(c.bytes):,}", f"{c.latency_us:.1f}"]
         for c in found.choices
     ]
     estimated = found.source == "simulated"
@@ -104,8 +104,9 @@ def show_allocation(found: Any, json_path: str | None) -> None:
     heads = ["part", "scheme", "noise", "bytes", time]
     show(plain_table("", heads, cells), json_path)
     rows = {"mixed": found.measured, "predicted": found.predicted, **found.uniform}
+    places = {"sqnr_db": 1, "bytes": 0, "latency_us": 1}
     cells = [
-        [name, *(f"{row[k]:,.1f}" if k in row else "" for k in ("sqnr_db", "bytes", "latency_us"))]
+        [name, *(f"{row[k]:,.{n}f}" if k in row else "" for k, n in places.items())]
         for name, row in rows.items()
     ]
     show(plain_table("", ["file", "SQNR dB", "bytes", time], cells), json_path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tfedge.files import write_atomic
 from tfedge.record import Record
-from tfedge.report import plots, rows
+from tfedge.report import captions, plots, rows
 from tfedge.report.page import PAGE
 from tfedge.report.scores import TITLE, score_rows, timings_of
 
@@ -122,7 +122,11 @@ def _summary(records: Sequence[Record]) -> str:
             unit = "" if key.source == "emulated" else " ms (min / p50 / p90)"
             unit = " ms (estimate)" if key.source == "simulated" else unit
             big, word = _times(factor, words)
-            cards.append((big, f"{rows.latency_text(timing)}{unit}, {key}", word))
+            small = f"{rows.latency_text(timing)}{unit}, {key}"
+            if rows.is_lower_bound(timing):
+                big, word = _estimated(factor)
+                small += f"; {captions.LOWER_BOUND}"
+            cards.append((big, small, word))
     if final.macs and base.macs and final.macs != base.macs:
         note = f"{rows.count_text(final.macs)} instead of {rows.count_text(base.macs)}"
         cards.append((f"{base.macs / final.macs:.1f}x", note, "fewer MACs"))
@@ -139,6 +143,14 @@ def _summary(records: Sequence[Record]) -> str:
 def _times(factor: float, words: tuple[str, str]) -> tuple[str, str]:
     """A factor and its word, turned round where it is below 1."""
     return (f"{factor:.1f}x", words[0]) if factor >= 1 else (f"{1 / factor:.1f}x", words[1])
+
+
+def _estimated(factor: float) -> tuple[str, str]:
+    """As `_times`, of estimates that may be in the wrong order where they differ by a third."""
+    if 3 / 4 < factor < 4 / 3:
+        return "as fast", "or not: the estimates are too close to tell"
+    big, word = _times(factor, ("faster", "slower"))
+    return big, f"{word}, estimated"
 
 
 def _html_table(header: Sequence[str], body: Sequence[Sequence[str]], numbers: int) -> str:
@@ -239,9 +251,9 @@ def _facts(records: Sequence[Record], facts: Mapping[str, str]) -> str:
     body = [[k, v] for k, v in facts.items()]
     for key in rows.timing_keys(records):
         timings = [t for r in records if (t := rows.timing_of(r, key))]
-        loads = [t.load for t in timings]
-        text = f"{timings[0].runs} runs, {timings[0].isa or 'instruction set unknown'}, load "
-        body.append([str(key), text + f"{min(loads):.2f} to {max(loads):.2f}"])
+        text = [captions.plural(timings[0].runs, "run")]
+        text += [timings[0].isa or "instruction set unknown", captions.load_text(timings)]
+        body.append([str(key), ", ".join(part for part in text if part)])
     seconds = {r.stage: r.seconds for r in records if r.scheme == "keras" and r.seconds}
     body += [[f"stage {name}", f"{s:.0f} s"] for name, s in seconds.items()]
     return _html_table(["Fact", "Value"], body, 9) if body else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -125,6 +126,11 @@ def speed_up(record: Record, base: Record | None, key: TimingKey) -> float | Non
     return None
 
 
+def is_lower_bound(timing: Timing) -> bool:
+    """True for a time by the model of an Arm core (`sim:`), which leaves out what it cannot see."""
+    return timing.source == "simulated" and timing.delegate == "XNNPACK"
+
+
 def shown(records: Sequence[Record]) -> list[Record]:
     """Rows worth showing: all files, and Keras models of stages that have no float32 file."""
     with_file = {r.stage for r in records if r.scheme == "float32" and r.bytes}
@@ -207,9 +213,9 @@ def simulated_columns(timings: Sequence[Timing]) -> list[str]:
 
 
 def simulated_text(timing: Timing, column: str) -> str:
-    """A cell of `SIMULATED_COLUMNS`."""
+    """A cell of `SIMULATED_COLUMNS`; "" for a file of which the target estimates nothing."""
     value = SIMULATED_COLUMNS[column](timing)
-    if value is None:
+    if value is None or (timing.min_ms is None and not timing.cycles):
         return ""
     return count_text(value) if column == "cycles" else bytes_text(round(value))
 
@@ -218,7 +224,7 @@ def bytes_text(count: int) -> str:
     """Bytes for people, in units of 1000 ("31.4 KB")."""
     for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
         if count >= limit:
-            return f"{count / limit:.3g} {unit}"
+            return f"{_short(count / limit)} {unit}"
     return f"{count} B"
 
 
@@ -228,8 +234,22 @@ def count_text(count: float) -> str:
         return ""
     for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if count >= limit:
-            return f"{count / limit:.3g}{unit}"
+            return f"{_short(count / limit)}{unit}"
     return f"{count:g}"
+
+
+def digits_text(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, never as a power of ten."""
+    if not value or not math.isfinite(value):
+        return f"{value:g}"
+    places = digits - 1 - int(f"{value:.{digits - 1}e}".partition("e")[2])
+    return f"{round(value, places):,.{max(places, 0)}f}"
+
+
+def _short(value: float) -> str:
+    """Three significant digits, without zeros at the end of a fraction."""
+    text = digits_text(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def latency_text(timing: Timing) -> str:
@@ -242,26 +262,31 @@ def latency_text(timing: Timing) -> str:
     if timing.arena_bytes is not None:
         return f"{timing.arena_bytes:,} B"
     if timing.p50_ms is None and timing.source == "simulated" and timing.min_ms:
-        return f"> {timing.min_ms:#.4g}".rstrip(".")
+        return f"> {digits_text(timing.min_ms)}"
     if timing.p50_ms is not None and timing.source == "simulated":
-        return f"{timing.p50_ms:#.4g}".rstrip(".")
+        return digits_text(timing.p50_ms)
     values = (timing.min_ms, timing.p50_ms, timing.p90_ms)
     if all(v is None for v in values):
         return f"{count_text(timing.instructions or 0)} instr." if timing.instructions else ""
-    text = " / ".join("?" if v is None else f"{v:#.3g}".rstrip(".") for v in values)
+    text = " / ".join("?" if v is None else digits_text(v) for v in values)
     return f"{text} *" if disturbances(timing) else text
 
 
 def disturbances(timing: Timing) -> list[str]:
-    """What made a measurement slower than the file is: throttling, or other work.
+    """What made a measurement slower than the file is: throttling, other work, too few CPUs.
 
     A machine counts as loaded where its load before the start left fewer processors free than
-    there were threads, by a margin of a half.
+    there were threads (or processors, if those are fewer), by a margin of a half.
     """
+    if timing.source != "measured":
+        return []
     found = [f"throttled ({timing.throttled})"] if timing.throttled else []
+    cpus = f"{timing.cpus} CPU{'s' * (timing.cpus != 1)}"
+    if timing.threads > timing.cpus > 0:
+        found.append(f"{timing.threads} threads on {cpus}")
     free = timing.cpus - timing.load
-    if timing.cpus and timing.load > 0.5 and free + 0.5 < timing.threads:
-        found.append(f"load {timing.load:.1f} on {timing.cpus} CPUs")
+    if timing.cpus and timing.load > 0.5 and free + 0.5 < min(timing.threads, timing.cpus):
+        found.append(f"load {timing.load:.1f} on {cpus}")
     return found
 
 

@@ -24,6 +24,7 @@ _PAIRED = (
     "the samples that only one of them has right."
 )
 _LEVEL = 0.05
+_OPTIONAL = ("standard error", "samples", "predictions differ", "on the host")
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,8 @@ def scores_table(timings: Sequence[Timing]) -> Group:
     found = score_rows(timings)
     out: list[RenderableType] = []
     if found.cells:
-        table = plain_table(TITLE, found.header, found.cells)
-        for column in table.columns[found.words :]:
-            column.justify = "right"
-        out.append(table)
+        optional = [name for name in _OPTIONAL if name in found.header]
+        out.append(plain_table(TITLE, found.header, found.cells, optional))
     out += [Text(text, style="dim") for text in found.about]
     return Group(*out, *(Text(note) for note in found.notes))
 
