@@ -78,7 +78,8 @@ def _op_table(name: str, found: OpTable) -> Group:
     used = [i for i in range(len(found.columns)) if any(row.values[i] for row in found.rows)]
     shown: list[list[str]] = []
     for row in found.rows:
-        line = ["" if row.index is None else str(row.index), row.op, row.layer, row.place]
+        line = ["" if row.index is None else str(row.index), row.op or "(XNNPACK's own)"]
+        line += [row.layer, row.place]
         line += [f"{row.values[i]:,}" for i in used]
         line += [] if shared is None else [_share(row.values[shared], whole)]
         shown.append([*line, row.why])

@@ -75,5 +75,7 @@ class HostTarget(Measured):
         try:
             ended = run_module(WORKER, request, task.arrays, timeout=self.timeout_s)
         except TargetError as error:
-            raise TargetError(f"{task.who} did not finish on {self.name}", error.found) from error
+            what = f"{task.who} did not finish within {self.timeout_s:g} s on {self.name}"
+            fix = "A device file's options may give it more: timeout_s"
+            raise TargetError(what, error.found, fix) from error
         return self.judge(task, ended)

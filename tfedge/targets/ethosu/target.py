@@ -169,7 +169,7 @@ class EthosuTarget:
         found = mapped.estimate
         facts = (
             *self._facts(found),
-            f"{found.cycles:,} cycles, {found.seconds * 1e3:.4g} ms on the NPU",
+            f"{found.cycles:,} cycles, {found.seconds * 1e6:,.1f} us on the NPU",
             f"in use at most: {found.sram:,} bytes of SRAM, {found.dram:,} of DRAM, "
             f"{found.flash:,} of flash",
         )
