@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import pytest
 
 from tests import tflite_files
 from tfedge.bench import compare_outputs, count_ops, measure
+from tfedge.cli.main import main
 from tfedge.errors import InputError, TargetError
 from tfedge.targets import host, machine
 from tfedge.tflite import TFLiteModel
@@ -202,3 +204,16 @@ def test_amx_is_off_unless_asked_for():
     data = tflite_files.file("image", "int8")
     assert "amx_off" in measure(data, runs=2)[0].isa
     assert "amx_int8" in measure(data, target="host:amx", runs=2)[0].isa
+
+
+def test_an_interrupt_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
+    path, out = tmp_path / "m.tflite", tmp_path / "found.json"
+    path.write_bytes(tflite_files.file("image", "int8"))
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tfedge.bench.count_ops", interrupted)
+    assert main(["benchmark", str(path), "--runs=2", "--ops", f"--json={out}"]) != 0
+    assert [row["model"] for row in json.loads(out.read_text())] == ["m"]
+    assert "host, measured" in capsys.readouterr().out

@@ -8,8 +8,9 @@ $TFEDGE_BENCHMARK_MODEL names (docs/TARGETS.md).
 
 Each target has a table of its own; nothing is compared across them. A target is one of
 `tfedge target list`, or a device file. --ops adds a table of what each op costs, on targets
-that tell (instructions on arm64:..., estimated times on sim:..., cycles and what stays on the CPU
-on ethosu:...); --outputs one that says whether the files compute there what they compute here;
+that tell (measured times on host and boards, instructions on arm64:..., estimated times on
+sim:..., cycles and what stays on the CPU on ethosu:...); --outputs one that says whether the files
+compute there what they compute here;
 --eval one of their accuracy on the test samples of --data or --task, beside this machine's on the
 same samples.
 """
