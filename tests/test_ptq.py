@@ -246,6 +246,16 @@ def trained_norms():
     return model, rows
 
 
+@pytest.mark.parametrize("step", [*PTQ_STEPS])
+def test_every_step_passes_lookups_by(step):
+    words = keras.Input((6,), dtype="int32", name="words")
+    x = L.Conv1D(4, 3, activation="relu", name="conv")(L.Embedding(9, 4, name="table")(words))
+    model = keras.Model(words, L.Dense(2, name="out")(L.GlobalAveragePooling1D(name="pool")(x)))
+    data = np.random.default_rng(1).integers(0, 9, (64, 6)).astype("int32")
+    _, report = post_training(model, "w8a8", data, steps=(step,))
+    assert [s.name for s in report] == ["min_max", step]
+
+
 def test_made_up_data_set_ranges_as_real_data_do():
     model, rows = trained_norms()
     made = synthesize(model, 40, bounds=(0, 1), steps=150)

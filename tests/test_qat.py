@@ -322,9 +322,9 @@ def test_other_refusals():
         quant.quantize_aware(dense, "float16")
     with pytest.raises(InputError, match="Did you mean"):
         quant.quantize_aware(dense, "w8a88")
-    half = keras.Sequential([keras.Input((4,)), L.Dense(2, dtype="mixed_float16", name="h")])
-    with pytest.raises(ModelError, match="float16 in h"):
-        quant.quantize_aware(half)
+    double = keras.Sequential([keras.Input((4,)), L.Dense(2, dtype="float64", name="d")])
+    with pytest.raises(ModelError, match="float64 in d"):
+        quant.quantize_aware(double)
     gelu = keras.Sequential([keras.Input((4,)), L.Dense(2, activation="gelu", name="g")])
     quant.quantize_aware(gelu)
     slopes = keras.Sequential([keras.Input((4, 3)), L.PReLU(), L.Dense(2)])

@@ -63,6 +63,14 @@ def working(model: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
     return bridge.to_tf_keras(loaded, custom_objects, keep_class=False)
 
 
+def _computed(model: Any) -> Any:
+    """Loads a model as `working` does; under a mixed precision policy, its layers in float32."""
+    from tfedge import bridge
+
+    loaded = working(model)
+    return loaded if isinstance(loaded, bridge.ServingModel) else bridge.to_float32(loaded)
+
+
 def like(model: Any, given: Any) -> Any:
     """Carries a tf_keras model into the flavour of `given`."""
     from tfedge import bridge
@@ -89,7 +97,8 @@ def convert(
     left a float tensor anywhere between input and output is an error.
 
     Args:
-        model: A tf_keras model (float, or from `quantize_aware`), a `ServingModel`, or a path.
+        model: A model of either Keras (float, or from `quantize_aware`; one of a mixed precision
+            policy is computed in float32, see `bridge.to_float32`), a `ServingModel`, or a path.
         scheme: One of `tfedge.schemes.SCHEMES`. A w8a8 quantize-aware model may be converted to
             w8a16: it is rebuilt with 16-bit activations.
         calibration: Data for the activation ranges of a float model under w8a8 and w8a16: an array
@@ -129,7 +138,7 @@ def convert(
 
     spec = get_scheme(scheme)
     form = Int16.of(int16)
-    model = working(model)
+    model = _computed(model)
     for name, given in (("overrides", overrides), ("ptq", ptq)):
         if given:
             _check_takes(model, spec, name)
@@ -236,7 +245,7 @@ def verify(model: Any, tflite: Any, data: Any, *, limit: int | None = None) -> D
     from tfedge.quantized import is_quantized
     from tfedge.tflite import compare
 
-    model, file = working(model), _as_file(tflite)
+    model, file = _computed(model), _as_file(tflite)
     if is_quantized(model):
         model = _simulation(model, file)
     source = lowering.source_of(model)

@@ -4,5 +4,13 @@ from __future__ import annotations
 
 from tfedge.bridge.crossing import to_keras3, to_tf_keras
 from tfedge.bridge.loading import ServingModel, holds_quantizers, load_model
+from tfedge.bridge.precision import to_float32
 
-__all__ = ["ServingModel", "holds_quantizers", "load_model", "to_keras3", "to_tf_keras"]
+__all__ = [
+    "ServingModel",
+    "holds_quantizers",
+    "load_model",
+    "to_float32",
+    "to_keras3",
+    "to_tf_keras",
+]

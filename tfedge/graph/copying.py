@@ -92,7 +92,7 @@ def copy_operation(op: Any, changes: dict[str, Any] | None = None, name: str | N
     return type(op).from_config(config)
 
 
-def _copy_lambda(layer: Any, name: str | None) -> Any:
+def _copy_lambda(layer: Any, name: str | None, dtype: Any = None) -> Any:
     """A Lambda with the same function object: a config would lose what it closes over."""
     return type(layer)(
         layer.function,
@@ -100,7 +100,7 @@ def _copy_lambda(layer: Any, name: str | None) -> Any:
         mask=getattr(layer, "mask", None),
         arguments=layer.arguments,
         name=name or layer.name,
-        dtype=layer.get_config()["dtype"],
+        dtype=dtype or layer.get_config()["dtype"],
         trainable=layer.trainable,
     )
 
@@ -120,7 +120,7 @@ def copy_layer(layer: Any, changes: dict[str, Any] | None = None, name: str | No
     if not hasattr(layer, "trainable"):
         return copy_operation(layer, changes, name)
     if type(layer).__name__ == "Lambda" and hasattr(layer, "function"):
-        return _copy_lambda(layer, name)
+        return _copy_lambda(layer, name, (changes or {}).get("dtype"))
     try:
         config = dict(layer.get_config())
         for key, value in (changes or {}).items():

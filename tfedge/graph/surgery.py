@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -44,11 +45,29 @@ def rebuild(graph: Graph) -> Any:
     Args:
         graph: The graph; its layers are not changed.
     """
-    weights = {
+    return _with_weights(graph, weights_of(graph), Table(), np.ones(1, dtype=bool))
+
+
+def weights_of(graph: Graph) -> dict[str, list[np.ndarray]]:
+    """The weights of each layer (none of an operation), by its name in the graph."""
+    return {
         name: layer.get_weights() if hasattr(layer, "get_weights") else []
         for name, layer in graph.layers().items()
     }
-    return _with_weights(graph, weights, Table(), np.ones(1, dtype=bool))
+
+
+def fill(made: Mapping[str, Any], weights: Mapping[str, list[np.ndarray]]) -> None:
+    """Sets the weights of new layers.
+
+    Args:
+        made: The layers by name, built.
+        weights: What `weights_of` gives, of the same names.
+    """
+    for name, values in weights.items():
+        if values:
+            made[name].set_weights(values)
+            if hasattr(made[name], "finalize_state"):  # Normalization derives constants from them
+                made[name].finalize_state()
 
 
 def _with_weights(
@@ -56,11 +75,7 @@ def _with_weights(
 ) -> Any:
     made: dict[str, Any] = {}
     model = _rebuilt(graph, table, alive, made)
-    for name in graph.layers():
-        if weights[name]:
-            made[name].set_weights(weights[name])
-            if hasattr(made[name], "finalize_state"):  # Normalization derives constants from them
-                made[name].finalize_state()
+    fill(made, weights)
     return model
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfedge._keras import keras
+from tfedge.bridge.precision import float32_policy
 from tfedge.calibration import made_up
 from tfedge.errors import InputError, did_you_mean
 from tfedge.mixed.solver import NOISE, Link, Option, Solution, solve
@@ -117,6 +118,7 @@ class Allocation:
         return self._front(cost, points)
 
 
+@float32_policy()
 def allocate(
     model: Any,
     calibration: Any,

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfedge import api
-from tfedge._keras import flavour
-from tfedge.bridge import ServingModel, to_tf_keras
+from tfedge.bridge import ServingModel, to_float32
 from tfedge.data import repeatable, stack
 from tfedge.errors import InputError, ModelError, did_you_mean
 from tfedge.mixed.costs import Costs, costs_of
@@ -271,7 +270,7 @@ def float_model(model: Any) -> Any:
     loaded = api.load_model(model)
     if isinstance(loaded, ServingModel) or is_quantized(loaded):
         raise ModelError("mixed precision starts from a float Keras model", type(loaded).__name__)
-    return to_tf_keras(loaded, keep_class=False) if flavour(loaded) == "keras3" else loaded
+    return to_float32(loaded)
 
 
 def _checked(candidates: Sequence[str]) -> tuple[str, ...]:

@@ -340,7 +340,8 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
         """What the layer gives with quantized kernels; it is itself again afterwards."""
         layer, config = self.layer, self.quantize_config
         own = {name: getattr(layer, name) for name in config.kernels}
-        visitor = observe.visitor() if config.kernels else None
+        linear = config.kernels and hasattr(layer, "activation")  # An embedding looks rows up.
+        visitor = observe.visitor() if linear else None
         if visitor is not None:
             visitor.reads(self, inputs)
         if export_bits() and config.output == "range":

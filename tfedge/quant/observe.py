@@ -51,7 +51,7 @@ class Watcher:
 
 
 class Visitor(Protocol):
-    """Looks into wrapped layers with a kernel while a model runs eagerly."""
+    """Looks into wrapped layers with a kernel and an activation while a model runs eagerly."""
 
     def reads(self, wrapper: Any, inputs: Any) -> None:
         """Takes what the layer reads, float32."""

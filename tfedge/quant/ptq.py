@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from tfedge._keras import flavour, tf
-from tfedge.bridge import to_tf_keras
+from tfedge._keras import tf
+from tfedge.bridge import to_float32
+from tfedge.bridge.precision import float32_policy
 from tfedge.data import repeatable, stack
 from tfedge.errors import InputError, did_you_mean
 from tfedge.graph import canonical
@@ -205,6 +206,7 @@ PTQ_STEPS: dict[str, Step] = {
 """The steps by name, in the order in which they run."""
 
 
+@float32_policy()
 def post_training(
     model: Any,
     scheme: str = "w8a8",
@@ -241,8 +243,7 @@ def post_training(
             "Pass calibration=... (100 or more typical inputs)",
         )  # fmt: skip
     began = time.monotonic()
-    if flavour(model) == "keras3":
-        model = to_tf_keras(model, keep_class=False)
+    model = to_float32(model)
     source = canonical(model, fold_batch_norm=True)
     options: dict[str, Any] = {"scheme": scheme, "overrides": overrides}
     if get_scheme(scheme).weight_bits < 8:

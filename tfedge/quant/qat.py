@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfedge._keras import flavour, keras, tf
-from tfedge.bridge import to_tf_keras
+from tfedge.bridge import to_float32
+from tfedge.bridge.precision import float32_policy
 from tfedge.data import repeatable
 from tfedge.errors import InputError, ModelError
 from tfedge.graph.trace import flatten, functional_of, trace
@@ -68,6 +69,7 @@ class QuantizationWarning(UserWarning):
     """Some layers of a model do not get the scheme that was asked for, or train otherwise."""
 
 
+@float32_policy()
 def quantize_aware(
     model: Any,
     scheme: str = "w8a8",
@@ -122,15 +124,14 @@ def quantize_aware(
         `custom_objects=tfedge.quant.custom_objects()`.
 
     Raises:
-        ModelError: The model is no float Functional or Sequential model, computes in mixed
-            precision, is quantized already, has no layer that can be quantized, or (`strict`) has
+        ModelError: The model is no float Functional or Sequential model, is quantized
+            already, has no layer that can be quantized, or (`strict`) has
             layers that do not get their scheme (all of them are listed).
         InputError: The scheme cannot be trained, an override fits no layer, the calibration data do
             not fit (or are missing, for fixed ranges), or there is nothing to preserve.
     """
     simulation = check_simulation(ranges, preserve, calibration)
-    if flavour(model) == "keras3":
-        model = to_tf_keras(model, keep_class=False)
+    model = to_float32(model)
     _check(model, scheme)
     graph = trace(model)
     if divisors(graph):

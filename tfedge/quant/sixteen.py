@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfedge._keras import keras
+from tfedge.bridge.precision import float32_policy
 from tfedge.errors import ModelError
 from tfedge.graph.copying import copy_layer
 from tfedge.graph.trace import Graph, replay, trace
@@ -18,6 +19,7 @@ from tfedge.quant.refusals import no_int16_kernel
 from tfedge.quantized import qat_scheme, unset_ranges
 
 
+@float32_policy()
 def to_16x8(model: Any) -> Any:
     """Rebuilds a trained w8a8 model with 16-bit activations: same weights, symmetric ranges.
 

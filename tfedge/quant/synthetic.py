@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from tfedge._keras import flavour, keras, tf
-from tfedge.bridge import to_tf_keras
+from tfedge._keras import keras, tf
+from tfedge.bridge import to_float32
+from tfedge.bridge.precision import float32_policy
 from tfedge.errors import InputError, ModelError
 from tfedge.graph.execute import call_on
 from tfedge.graph.trace import Call, Graph, trace
@@ -29,6 +30,7 @@ _BATCH = 32
 _RATE = 0.05  # of the inputs' spread, a step
 
 
+@float32_policy()
 def synthesize(
     model: Any,
     count: int = 64,
@@ -60,8 +62,7 @@ def synthesize(
             raise InputError(f"{name} must be a whole number of at least 1", repr(number))
     if bounds is not None and not bounds[0] < bounds[1]:
         raise InputError("bounds must be (smallest, largest)", repr(bounds))
-    if flavour(model) == "keras3":
-        model = to_tf_keras(model, keep_class=False)
+    model = to_float32(model)
     graph = trace(model)
     norms = [c for c in graph.calls if isinstance(c.layer, keras.layers.BatchNormalization)]
     _check(graph, norms)
