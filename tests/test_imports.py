@@ -38,6 +38,7 @@ TOP = {
     "agreement",
     "calibration",
     "checkup",
+    "conversion",
     "describe",
     "mixed",
     "stages",
@@ -50,6 +51,7 @@ TOP = {
 # Top-level modules of the verbs may not know those above them.
 ABOVE = {
     "calibration": {"api", "cli", "mixed", "pipeline", "stages", "stage_files", "start"},
+    "conversion": {"api", "cli", "mixed", "pipeline", "stages", "stage_files", "start"},
     "api": {"pipeline", "stages", "stage_files", "start", "cli"},
     "accuracy": {"api", "cli", "pipeline", "stages", "stage_files", "start"},
     "checkup": {"api", "cli", "pipeline"},

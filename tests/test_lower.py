@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+import tfedge
 from tests.run_file import float_ops, run, steps_apart
 from tfedge import quant
 from tfedge._keras import keras, tf
@@ -229,6 +230,31 @@ def test_a_loop_that_would_end_the_process_is_refused(scheme):
     with pytest.raises(ConversionError, match="cannot calibrate a model that loops.*rnn"):
         lower(model, scheme, calibration=x)
     assert float_ops(lower(quant.quantize_aware(model, scheme, calibration=x), scheme)) == []
+
+
+def _sixteen_bit_networks():
+    i = keras.Input((5, 4), name="x")
+    yield "loop", keras.Model(i, L.Dense(2, name="out")(L.GRU(3, name="rnn")(i)))
+    yield "no 16-bit kernel", keras.Model(i, L.Dense(2, name="out")(L.LayerNormalization()(i)))
+
+
+@pytest.mark.parametrize(("why", "model"), _sixteen_bit_networks())
+def test_convert_writes_in_other_operations_what_the_converter_cannot_quantize(why, model):
+    del why
+    x = RNG.normal(size=(32, 5, 4)).astype("float32")
+    file = tfedge.convert(model, "w8a16", calibration=x)
+    assert "the" in file.meta["rewritten"]
+    assert not float_ops(file.data)
+    assert tfedge.verify(model, file, x).sqnr_db > 25
+    assert "rewritten" not in tfedge.convert(model, "float32").meta
+
+
+def test_convert_names_the_operation_that_has_no_integer_form():
+    i = keras.Input((4,), name="x")
+    model = keras.Model(i, L.Dense(3)(tf.math.sin(L.Dense(4)(i))))
+    x = RNG.normal(size=(8, 4)).astype("float32")
+    with pytest.raises(ConversionError, match="SIN.*'tf.math.sin' .* stays float.*overrides="):
+        tfedge.convert(model, "w8a16", calibration=x)
 
 
 def test_conversion_is_fast(model):

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfedge.calibration import check_preprocessing, made_up
-from tfedge.data import load, repeatable, stack
+from tfedge.data import load, stack
 from tfedge.errors import InputError
 from tfedge.record import Drift, OpAgreement, Timing
-from tfedge.schemes import Int16, QuantScheme, get_scheme
-from tfedge.tflite import TFLiteModel, certify, check_runs, fast16, flatbuffer, require_integer
+from tfedge.schemes import Int16, get_scheme
+from tfedge.tflite import TFLiteModel
 
 if TYPE_CHECKING:
     from tfedge.checkup import Checkup
@@ -94,7 +93,9 @@ def convert(
     """Converts a Keras model to a TFLite file that is known to run.
 
     The file is loaded and run in a subprocess before it is returned. A full-integer scheme that
-    left a float tensor anywhere between input and output is an error.
+    left a float tensor anywhere between input and output is an error. Layers that the converter
+    cannot quantize (recurrent ones, 16-bit gelu) are written in operations that it can, as in
+    quantization-aware training, where all of the model can be; metadata "rewritten" says so.
 
     Args:
         model: A model of either Keras (float, or from `quantize_aware`; one of a mixed precision
@@ -133,85 +134,12 @@ def convert(
         ModelError: A model that this scheme cannot take.
         ConversionError: The file cannot be made, does not run, or is not all integer.
     """
-    from tfedge import lower as lowering
-    from tfedge.quantized import float_layers, is_quantized, qat_schemes
+    from tfedge import conversion
 
-    spec = get_scheme(scheme)
-    form = Int16.of(int16)
-    model = _computed(model)
-    for name, given in (("overrides", overrides), ("ptq", ptq)):
-        if given:
-            _check_takes(model, spec, name)
-    facts = dict(metadata or {})
-    if calibration is not None:
-        calibration = repeatable(made_up(model, calibration, facts))
-        check_preprocessing(calibration, lowering.source_of(model).inputs, facts)
-    samples = calibration
-    if is_quantized(model) and spec.name == "w8a16" and qat_schemes(model) == ("w8a8",):
-        from tfedge import quant
-
-        model, calibration = quant.to_16x8(model), None
-    elif not is_quantized(model) and (overrides or ptq or spec.weight_bits < 8):
-        model, report = _calibrated(model, spec, calibration, overrides, ptq)
-        facts |= {"ptq": report} if report else {}
-        calibration = None
-    elif is_quantized(model) and "w8a16" in qat_schemes(model):
-        calibration = None  # Its ranges are its own; the data bound its sums.
-    layers = lowering.layer_names(model)
-    floats = float_layers(model) if is_quantized(model) else frozenset()
-    data = lowering.lower(model, scheme, calibration=calibration, io=io, batch=batch)
-    require_integer(data, spec, layers=layers, io=io, floats=floats)  # type: ignore[arg-type]
-    data, notes = fast16.speed_up(data, samples, form)
-    ops = check_runs(data)
-    facts |= notes
-    facts |= {"scheme": spec.name, "layers": layers, "model": getattr(model, "name", "")}
-    facts |= {"float_layers": sorted(floats)} if floats else {}
-    data = flatbuffer.set_metadata(data, facts)
-    return TFLiteModel.from_bytes(data, certificate=certify(data, layers, ops=ops))
-
-
-def _check_takes(model: Any, spec: QuantScheme, name: str) -> None:
-    """Refuses an argument for float models under full-integer schemes that would not be used."""
-    from tfedge.bridge import ServingModel
-    from tfedge.quantized import is_quantized
-
-    found = ""
-    if is_quantized(model):
-        found = "a quantize-aware model, which has its own"
-    elif isinstance(model, ServingModel):
-        found = "a SavedModel without Keras layers"
-    elif not spec.full_integer:
-        found = f"scheme '{spec.name}'"
-    if found:
-        raise InputError(
-            f"the argument {name} is for a float Keras model under a full-integer scheme",
-            found,
-            f"Leave {name} out",
-        )
-
-
-def _calibrated(
-    model: Any,
-    spec: QuantScheme,
-    calibration: Any,
-    overrides: Mapping[str, str] | None,
-    ptq: str | Sequence[str],
-) -> tuple[Any, list[dict[str, Any]]]:
-    """A float model with quantizers set by the calibration data, and what each step gained."""
-    from tfedge import quant
-
-    if calibration is None:
-        raise InputError(
-            f"scheme '{spec.name}' needs calibration data for a float model", "none",
-            "Pass calibration=... (100 or more typical inputs), or a quantize-aware model",
-        )  # fmt: skip
-    if not ptq:
-        return quant.quantize_aware(model, spec.name, calibration, overrides=overrides), []
-    steps = quant.step_names(ptq)
-    made, report = quant.post_training(
-        model, spec.name, calibration, steps=steps, overrides=overrides
+    wanted = conversion.Wanted(
+        get_scheme(scheme), io, batch, Int16.of(int16), dict(overrides or {}), ptq
     )
-    return made, [step.facts() for step in report]
+    return conversion.file_of(_computed(model), wanted, calibration, dict(metadata or {}))
 
 
 def _as_file(tflite: Any) -> TFLiteModel:

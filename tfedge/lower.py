@@ -298,18 +298,13 @@ def _refuse_loops(frozen: Any) -> None:
         raise ConversionError(
             "the TFLite converter cannot calibrate a model that loops",
             f"'{loops[0].split('/while', 1)[0]}'",
-            "Convert what quant.quantize_aware(model, scheme, calibration) makes of it",
+            "tfedge.convert writes its steps out",
         )
 
 
 def _advice(spec: QuantScheme) -> str:
     if spec.name == "float32":
         return "Write the operations that TFLite does not have with others"
-    if spec.activation_bits == 16:
-        return (
-            "Convert what quant.quantize_aware(model, 'w8a16', calibration) makes of it: that "
-            "writes many layers in ops that have 16-bit kernels"
-        )
     return "Convert with scheme='float32' to see whether the ops are supported at all"
 
 

@@ -106,6 +106,8 @@ def run(values: flags.FlagValues) -> None:
         f"{values.output}: {len(file.data):,} bytes, {values.scheme}, "
         f"{delegated} of {len(file.certificate)} ops delegated to XNNPACK"
     )
+    if "rewritten" in file.meta:
+        show(f"  written in other operations: {file.meta['rewritten']}")
     if note := elsewhere_note(file.data):
         show(f"  {note}")
     if "hybrid" in file.meta:
