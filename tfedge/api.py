@@ -85,6 +85,7 @@ def convert(
     calibration: Any = None,
     io: str = "int",
     batch: int = 1,
+    shapes: Mapping[str, Sequence[int]] | None = None,
     overrides: Mapping[str, str] | None = None,
     ptq: str | Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
@@ -109,6 +110,8 @@ def convert(
             proof lets run in 32 bits, those of a quantize-aware model too.
         io: "int" (int8 or int16 inputs and outputs), "float", or "uint8" (of 8-bit files).
         batch: Samples per inference of the file.
+        shapes: Sizes of inputs that the model leaves free (`Input((None, None, 3))`), the batch
+            left out, by input name: {"image": (320, 320, 3)}; see `bridge.with_shapes`.
         overrides: Scheme by layer name or regular expression, "float" among them, for a float
             model under a full-integer scheme (see `quant.quantize_aware`). A quantize-aware model
             has its own.
@@ -134,12 +137,13 @@ def convert(
         ModelError: A model that this scheme cannot take.
         ConversionError: The file cannot be made, does not run, or is not all integer.
     """
-    from tfedge import conversion
+    from tfedge import bridge, conversion
 
     wanted = conversion.Wanted(
         get_scheme(scheme), io, batch, Int16.of(int16), dict(overrides or {}), ptq
     )
-    return conversion.file_of(_computed(model), wanted, calibration, dict(metadata or {}))
+    model = _computed(bridge.with_shapes(model, shapes) if shapes else model)
+    return conversion.file_of(model, wanted, calibration, dict(metadata or {}))
 
 
 def _as_file(tflite: Any) -> TFLiteModel:

@@ -217,7 +217,7 @@ def _with_batch(source: Source, batch: int) -> Source:
         if free:
             raise ModelError(
                 f"input '{spec.name}' has axes of free size besides the batch",
-                str(spec.shape), "Declare their sizes: TFLite needs static shapes",
+                str(spec.shape), f"Give their sizes to convert: shapes={{'{spec.name}': (...)}}",
             )  # fmt: skip
         if spec.shape[0] not in (None, batch):
             raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tfedge.bridge.crossing import to_keras3, to_tf_keras
 from tfedge.bridge.loading import ServingModel, holds_quantizers, load_model
 from tfedge.bridge.precision import to_float32
+from tfedge.bridge.shapes import with_shapes
 
 __all__ = [
     "ServingModel",
@@ -13,4 +14,5 @@ __all__ = [
     "to_float32",
     "to_keras3",
     "to_tf_keras",
+    "with_shapes",
 ]

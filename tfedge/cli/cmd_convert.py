@@ -12,6 +12,7 @@ from typing import Any
 from absl import flags
 
 from tfedge.cli.output import check_folder, pairs, show, write_json
+from tfedge.errors import InputError
 from tfedge.schemes import CPUS, DEPTHWISE, SCHEMES, get_scheme
 from tfedge.spec_keys import PTQ_STEPS
 
@@ -62,6 +63,13 @@ def define(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer("batch", 1, "Samples per inference.", lower_bound=1, flag_values=values)
+    flags.DEFINE_multi_string(
+        "shape",
+        [],
+        "Sizes of an input that the model leaves free, without the batch, NAME=320,320,3; may be "
+        "given several times.",
+        flag_values=values,
+    )
     string("certificate", None, "Write the certificate here (.json).", flag_values=values)
 
 
@@ -76,10 +84,18 @@ def ptq_line(step: Mapping[str, Any]) -> str:
     return f"{step['step']}: {ratio} ({gained}, {step['seconds']:.1f} s), {step['note']}"
 
 
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        raise InputError("--shape takes NAME=SIZE,SIZE,...", f"'{text}'") from error
+
+
 def run(values: flags.FlagValues) -> None:
     """Converts, saves, prints a summary of the ops."""
     get_scheme(values.scheme)
     overrides = pairs("override", values.override)
+    shapes = {name: _sizes(text) for name, text in pairs("shape", values.shape).items()}
     check_folder(values.output)
     check_folder(values.certificate)
     from tfedge import api
@@ -93,6 +109,7 @@ def run(values: flags.FlagValues) -> None:
             calibration=values.calibration,
             io=values.io,
             batch=values.batch,
+            shapes=shapes,
             overrides=overrides,
             ptq=values.ptq,
             int16={"cpu": values.cpu, "depthwise": values.depthwise},
