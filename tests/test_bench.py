@@ -215,5 +215,5 @@ def test_an_interrupt_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("tfedge.bench.count_ops", interrupted)
     assert main(["benchmark", str(path), "--runs=2", "--ops", f"--json={out}"]) != 0
-    assert [row["model"] for row in json.loads(out.read_text())] == ["m"]
+    assert [row["model"] for row in json.loads(out.read_text())["timings"]] == ["m"]
     assert "host, measured" in capsys.readouterr().out

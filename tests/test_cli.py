@@ -1,5 +1,6 @@
 """The command line: every command, its files, its exit status."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -194,7 +195,9 @@ def test_verify_reports_the_drift(made, tmp_path, capsys):
 def test_benchmark_and_json_on_standard_output(made, capsys):
     flags = [f"--model={made['float32']}", f"--model={made['w8a8']}", "--runs=3"]
     assert main(["benchmark", *flags, "--json=-"]) == 0
-    timings = json.loads(capsys.readouterr().out)
+    result = json.loads(capsys.readouterr().out)
+    timings, data = result["timings"], Path(made["w8a8"]).read_bytes()
+    assert list(result["sha256"].values())[1] == hashlib.sha256(data).hexdigest()
     assert [t["runs"] for t in timings] == [3, 3]
     assert all(t["p50_ms"] > 0 and t["source"] == "measured" for t in timings)
     assert main(["benchmark", *flags]) == 0

@@ -13,15 +13,21 @@ sim:..., cycles and what stays on the CPU on ethosu:...); --outputs one that say
 compute there what they compute here;
 --eval one of their accuracy on the test samples of --data or --task, beside this machine's on the
 same samples.
+
+--json writes a mapping: "timings" (a row a file and target), "ops", "outputs", and when and with
+which files it was measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from hashlib import sha256
 from typing import Any
 
 from absl import flags
 
+from tfedge._version import __version__
 from tfedge.cli import training
 from tfedge.cli.output import check_folder, show, write_json
 from tfedge.errors import InputError, TfedgeError
@@ -81,7 +87,7 @@ def run(values: flags.FlagValues) -> None:
     if values.outputs:
         bench.runners(values.target)
     tests = _tests(values, task)
-    result: dict[str, Any] = {"timings": []}
+    result = _begun(values.model)
     try:
         for timings in _timings(values):
             result["timings"] += timings
@@ -90,9 +96,22 @@ def run(values: flags.FlagValues) -> None:
             _scores(values, tests, result)
     except (TfedgeError, KeyboardInterrupt):
         if result["timings"]:
-            _write(values, result)
+            write_json(values.json, result)
         raise
-    _write(values, result)
+    write_json(values.json, result)
+
+
+def _begun(models: Sequence[str]) -> dict[str, Any]:
+    """What every result says: when and with what it was measured, and which files they were."""
+    from tfedge import bench
+
+    files = bench.files_of(models)
+    return {
+        "tfedge": __version__,
+        "began": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "sha256": {name: sha256(data).hexdigest() for name, data in files.items()},
+        "timings": [],
+    }
 
 
 def _timings(values: flags.FlagValues) -> Iterator[list[Any]]:
@@ -139,11 +158,6 @@ def _scores(values: flags.FlagValues, tests: dict[str, Any], result: dict[str, A
 
     result["timings"] = with_scores(result["timings"], tests, values.target)
     show(scores_table(result["timings"]), values.json)
-
-
-def _write(values: flags.FlagValues, result: dict[str, Any]) -> None:
-    """The timings, or a mapping where there is more."""
-    write_json(values.json, result if len(result) > 1 else result["timings"])
 
 
 def _task(values: flags.FlagValues) -> str:
