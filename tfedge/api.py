@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfedge.data import load, stack
-from tfedge.errors import InputError
+from tfedge.errors import InputError, ModelError
 from tfedge.record import Drift, OpAgreement, Timing
 from tfedge.schemes import Int16, get_scheme
 from tfedge.tflite import TFLiteModel
@@ -63,11 +63,19 @@ def working(model: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
 
 
 def _computed(model: Any) -> Any:
-    """Loads a model as `working` does; under a mixed precision policy, its layers in float32."""
+    """Loads a model to be computed: in float32; a function where its layers cannot be read."""
     from tfedge import bridge
+    from tfedge.graph.trace import functional_of
 
-    loaded = working(model)
-    return loaded if isinstance(loaded, bridge.ServingModel) else bridge.to_float32(loaded)
+    loaded = load_model(model)
+    if isinstance(loaded, bridge.ServingModel):
+        return loaded
+    try:
+        plain = bridge.to_float32(loaded)
+        functional_of(plain)
+    except ModelError as error:
+        return bridge.CalledModel(loaded, str(error))
+    return plain
 
 
 def like(model: Any, given: Any) -> Any:

@@ -100,6 +100,7 @@ def _file(
     ops = check_runs(data)
     said = {**facts, **notes, "scheme": spec.name, "layers": layers}
     said |= {"model": getattr(model, "name", "")}
+    said |= {"no_layers": model.reason} if isinstance(model, ServingModel) else {}
     said |= {"float_layers": sorted(floats)} if floats else {}
     data = flatbuffer.set_metadata(data, said)
     return TFLiteModel.from_bytes(data, certificate=certify(data, layers, ops=ops))
@@ -127,7 +128,7 @@ def _check_takes(model: Any, spec: QuantScheme, name: str) -> None:
     if is_quantized(model):
         found = "a quantize-aware model, which has its own"
     elif isinstance(model, ServingModel):
-        found = "a SavedModel without Keras layers"
+        found = model.reason
     elif not spec.full_integer:
         found = f"scheme '{spec.name}'"
     if found:

@@ -298,7 +298,7 @@ def _refuse_loops(frozen: Any) -> None:
         raise ConversionError(
             "the TFLite converter cannot calibrate a model that loops",
             f"'{loops[0].split('/while', 1)[0]}'",
-            "tfedge.convert writes its steps out",
+            "tfedge.convert writes the steps out where the layers of a Keras model can be read",
         )
 
 

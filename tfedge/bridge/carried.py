@@ -16,6 +16,10 @@ from typing import Any
 from tfedge._keras import keras, keras3, tf
 from tfedge.bridge.arguments import decode, encode
 from tfedge.errors import ModelError
+from tfedge.graph.copying import custom_objects_of
+
+_CLASSES: dict[str, Any] = {}
+"""The user's own Keras 3 classes and functions that layers carried in this process are made of."""
 
 _register = keras.saving.register_keras_serializable("tfedge")
 
@@ -32,6 +36,24 @@ def require_tensorflow(what: str) -> None:
             f"Keras 3 runs on {keras3().backend.backend()}",
             "Pass a tf_keras class for it in custom_objects",
         )
+
+
+def remember(layer: Any) -> None:
+    """Lets carried copies of a user's own Keras 3 layer be built again in this process.
+
+    Elsewhere the classes must be given when the file is loaded.
+    """
+    _CLASSES.update({**custom_objects_of(layer), type(layer).__name__: type(layer)})
+
+
+def _deserialized(data: dict[str, Any]) -> Any:
+    """The Keras 3 layer, by the classes that the user gives here, or those of `remember`."""
+    saving = keras3().saving
+    try:
+        return saving.deserialize_keras_object(copy.deepcopy(data))
+    except TypeError:
+        with keras3().utils.custom_object_scope(_CLASSES):
+            return saving.deserialize_keras_object(copy.deepcopy(data))
 
 
 def template(args: tuple, kwargs: dict[str, Any], name: str) -> tuple[dict[str, Any], list[Any]]:
@@ -176,8 +198,7 @@ class Keras3Layer(_Carried):
         super().__init__(**kwargs)
         require_tensorflow(layer.get("class_name", ""))
         self._serialized, self._dtypes = _Box(layer), _Box(list(dtypes))
-        inner = keras3().saving.deserialize_keras_object(copy.deepcopy(layer))
-        self._inner = _Box(inner)
+        self._inner = _Box(_deserialized(layer))
         self._own: list[Any] = []
 
     @property
@@ -205,9 +226,8 @@ class Keras3Layer(_Carried):
 
     def rebuilt(self, name: str) -> Any:
         """The Keras 3 layer anew, without weights."""
-        data = copy.deepcopy(self._serialized.value)
-        data = {**data, "config": {**data["config"], "name": name}}
-        return keras3().saving.deserialize_keras_object(data)
+        data = self._serialized.value
+        return _deserialized({**data, "config": {**data["config"], "name": name}})
 
     def values(self) -> list[Any]:
         """The weights in the order of the Keras 3 layer's `variables`."""

@@ -16,6 +16,7 @@ from tfedge.bridge.carried import (
     KerasOp,
     PassMask,
     make_operation,
+    remember,
     require_tensorflow,
     template,
 )  # fmt: skip
@@ -45,15 +46,16 @@ def to_tf_keras(
     Nested models are written out (of two equal names the second becomes "<model>_<layer>"), a
     Sequential model comes as a Functional one, `keras.ops` calls become TensorFlow op layers. A
     name that TensorFlow forbids ("_x", "a b") is changed ("layer_x", "a_b"). Layers that only
-    Keras 3 has are carried along and run Keras 3's code (`carried.Keras3Layer`). The optimizer's
-    state and the compilation are not carried: compile the result.
+    Keras 3 has, and the user's own, are carried along and run Keras 3's code
+    (`carried.Keras3Layer`). The optimizer's state and the compilation are not carried: compile the
+    result.
 
     Args:
         model: A Keras 3 Functional or Sequential model, or the path of its file (a tf_keras model
             is returned as it is).
         custom_objects: tf_keras classes and functions for the user's own layers, functions and
-            model class, by the name that they have in Keras 3. A Keras 3 layer class under its own
-            name is carried along instead.
+            model class, by the name that they have in Keras 3. Layers without one are carried
+            along; in another process, load the result with their Keras 3 classes.
         keep_class: A model class with its own `train_step` needs its tf_keras counterpart in
             custom_objects; False gives a plain Functional model where it is not there, enough for
             inference and conversion.
@@ -254,7 +256,7 @@ class _Crossing:
                 ", ".join(kwargs),
             )
         except NoCounterpart:
-            if self.to == "keras3" or not (is_native(layer) or class_flavour(own) == "keras3"):
+            if self.to == "keras3" or (own is not None and class_flavour(own) != "keras3"):
                 raise
         return self._carried(new_name, layer, args, kwargs)
 
@@ -262,15 +264,16 @@ class _Crossing:
         require_tensorflow(name)
         arguments, tensors = template(args, kwargs, name)
         expected = [self.graph.tensors[i] for i in self.call.outputs]  # type: ignore[union-attr]
-        with keras3().utils.custom_object_scope({type(layer).__name__: type(layer)}):
-            new = Keras3Layer(
-                serialized_keras3(layer, name),
-                [t.dtype.name for t in tensors],
-                arguments=arguments,
-                shapes=[list(spec.shape) for spec in expected],
-                name=name,
-                trainable=layer.trainable,
-            )
+        if not is_native(layer):
+            remember(layer)
+        new = Keras3Layer(
+            serialized_keras3(layer, name),
+            [t.dtype.name for t in tensors],
+            arguments=arguments,
+            shapes=[list(spec.shape) for spec in expected],
+            name=name,
+            trainable=layer.trainable,
+        )
         return new, arguments
 
     def _called(self, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:

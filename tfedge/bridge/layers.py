@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfedge._keras import flavour, keras, keras3, library
+from tfedge.bridge.carried import require_tensorflow
 from tfedge.bridge.functions import convert_activation
 from tfedge.errors import ModelError
 
@@ -175,7 +176,7 @@ def target_class(layer: Any, target: Target) -> Any:
 
     Raises:
         NoCounterpart: There is none.
-        ModelError: The user's own layer without a counterpart of the wanted flavour.
+        ModelError: The user's own tf_keras layer without a counterpart in Keras 3.
     """
     kind, to = type(layer).__name__, target.to
     own = target.custom.get(kind) or (None if is_native(layer) else _registered(layer, to))
@@ -188,7 +189,8 @@ def target_class(layer: Any, target: Target) -> Any:
         return own
     found = _native_class(layer, to) if is_native(layer) else None
     if found is None or kind in _DIFFERENT:
-        error = NoCounterpart if is_native(layer) and kind not in _REFUSED else ModelError
+        carried = kind not in _REFUSED and (is_native(layer) or to == "tf_keras")
+        error = NoCounterpart if carried else ModelError
         raise error(
             f"layer '{layer.name}' ({kind}) has no counterpart in {to}",
             _DIFFERENT.get(kind, type(layer).__module__),
@@ -267,7 +269,10 @@ def _convert(layer: Any, key: str, value: Any, target: Target) -> tuple[Any, boo
     """A config value in the other Keras, and whether to use it."""
     if key.endswith(("initializer", "regularizer", "constraint")):
         optional = key.endswith("initializer")
-        return _serialized(value, key.rsplit("_", 1)[-1] + "s", target, None if optional else layer)
+        made, use = _serialized(value, key.rsplit("_", 1)[-1] + "s", target)
+        if made is None and value is not None and not optional:
+            return _held(layer, key, value, target), True
+        return made, use
     if key.endswith("activation"):
         return _activation(layer, key, value, target), True
     if key in ("layer", "backward_layer", "cell") and value is not None:
@@ -344,8 +349,8 @@ def _without_gaps(layer: Any, value: Any) -> Any:
     return tuple(k if v is None else v for v, k in zip(value, known, strict=True))
 
 
-def _serialized(value: Any, module: str, target: Target, layer: Any) -> tuple[Any, bool]:
-    """An initializer, regularizer or constraint; initializers that do not cross are left out.
+def _serialized(value: Any, module: str, target: Target) -> tuple[Any, bool]:
+    """An initializer, regularizer or constraint; (None, False) where it does not cross.
 
     The weights are copied, so an initializer matters only to those who reset them.
     """
@@ -363,12 +368,18 @@ def _serialized(value: Any, module: str, target: Target, layer: Any) -> tuple[An
         found = getattr(library(target.to), module).deserialize(plain)
     except (ValueError, TypeError, AttributeError, KeyError):
         found = None
-    if callable(found):
-        return found, True
-    if layer is None:
-        return None, False
+    return (found, True) if callable(found) else (None, False)
+
+
+def _held(layer: Any, key: str, value: Any, target: Target) -> Any:
+    """A regularizer or constraint of the user's own: in tf_keras Keras 3's object is called."""
+    held, kind = getattr(layer, key, None), key.rsplit("_", 1)[-1]
+    if target.to == "tf_keras" and callable(held):
+        require_tensorflow(f"{layer.name}.{key}")
+        return held
+    name = value["class_name"] if isinstance(value, dict) else type(held).__name__
     raise ModelError(
-        f"layer '{layer.name}' uses a {module[:-1]} that {target.to} does not have",
+        f"layer '{layer.name}' uses a {kind} that {target.to} does not have",
         str(name),
         f"Pass the same class of {target.to} in custom_objects, or remove it",
     )
@@ -381,7 +392,14 @@ def _policy(layer: Any) -> str:
 
 def serialized_keras3(layer: Any, name: str) -> dict[str, Any]:
     """A Keras 3 layer as data, under another name."""
-    data = keras3().saving.serialize_keras_object(layer)
+    try:
+        data = keras3().saving.serialize_keras_object(layer)
+    except NotImplementedError as e:
+        raise ModelError(
+            f"layer '{layer.name}' ({type(layer).__name__}) cannot be written down as data",
+            str(e).strip().splitlines()[0],
+            "Give the layer a get_config() that returns all arguments of its __init__",
+        ) from e
     data.pop("build_config", None)
     return {**data, "config": {**data["config"], "name": name}}
 

@@ -27,7 +27,10 @@ class ServingModel:
         function: The concrete function of the signature.
         inputs: tf.TensorSpec by input name.
         output_names: Output names in the signature's order.
+        reason: Why there are no layers.
     """
+
+    reason = "a SavedModel without Keras layers"
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name

@@ -123,6 +123,8 @@ def run(values: flags.FlagValues) -> None:
         f"{values.output}: {len(file.data):,} bytes, {values.scheme}, "
         f"{delegated} of {len(file.certificate)} ops delegated to XNNPACK"
     )
+    if "no_layers" in file.meta:
+        show(f"  converted as a function, without layers: {file.meta['no_layers']}")
     if "rewritten" in file.meta:
         show(f"  written in other operations: {file.meta['rewritten']}")
     if note := elsewhere_note(file.data):

@@ -74,6 +74,11 @@ def _is_fixed(initializer: Any) -> bool:
     return isinstance(value, dict) or np.ndim(value) > 0  # Keras 3 writes arrays as dicts
 
 
+def _is_lambda(value: Any) -> bool:
+    """True for an activation that has no name: a config holds its code, which Keras refuses."""
+    return getattr(value, "__name__", "") == "<lambda>"
+
+
 def copy_operation(op: Any, changes: dict[str, Any] | None = None, name: str | None = None) -> Any:
     """A new Keras 3 operation that belongs to no graph yet.
 
@@ -128,9 +133,15 @@ def copy_layer(layer: Any, changes: dict[str, Any] | None = None, name: str | No
         config = _without_values(_without_builds(config))
         if name is not None:
             config["name"] = name
+        kept = {k for k in config if k.endswith("activation")} - set(changes or {})
+        unnamed = {k: getattr(layer, k) for k in kept if _is_lambda(getattr(layer, k, None))}
+        config |= dict.fromkeys(unnamed, "linear")
         scope = library(flavour(layer) or "tf_keras").utils.custom_object_scope
         with scope(custom_objects_of(layer)):
-            return type(layer).from_config(config)
+            new = type(layer).from_config(config)
+        for key, function in unnamed.items():
+            setattr(new, key, function)
+        return new
     except (NotImplementedError, TypeError, ValueError) as e:
         raise ModelError(
             f"layer '{layer.name}' ({type(layer).__name__}) cannot be rebuilt from its config",

@@ -59,6 +59,7 @@ class Rewriter:
         notes: Layer name -> what was done to it and why.
         origin: Name of a layer of the new model -> name of the layer it was made of; of a small
             model in a chain, the names of the layers inside.
+        renamed: Name that an expansion gave a layer -> the output's name that it bears instead.
     """
 
     def __init__(self, graph: Graph, expand: Expansion) -> None:
@@ -73,6 +74,7 @@ class Rewriter:
         self.names = {c.name for c in graph.calls}
         self.notes: dict[str, str] = {}
         self.origin: dict[str, str] = {}
+        self.renamed: dict[str, str] = {}
         self._chains: dict[str, list[Piece]] = {}
 
     def run(self) -> Any:
@@ -152,6 +154,7 @@ class Rewriter:
         for piece in chain[:-1]:
             if piece.name == name:
                 piece.layer, piece.name = copy_layer(piece.layer, name=inner), inner
+        self.renamed[chain[-1].name] = name
         chain[-1].layer, chain[-1].name = copy_layer(chain[-1].layer, name=name), name
         return chain
 

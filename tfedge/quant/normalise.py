@@ -128,7 +128,7 @@ def normalise(
         refuse(refused)
     model = site.run()
     schemes = {name: site.scheme(old) for name, old in site.origin.items()}
-    schemes |= {n: FLOAT for n in schemes if n in site.floats}
+    schemes |= {site.renamed.get(n, n): FLOAT for n in site.floats}
     caveats = list(written.caveats.values())
     origin = {new: written.origin[old] for new, old in site.origin.items()}
     return Normalised(model, schemes, {**written.notes, **site.notes}, refused, caveats, origin)
