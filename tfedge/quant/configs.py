@@ -13,7 +13,7 @@ from typing import Any
 from tfedge._keras import keras, tf
 from tfedge.errors import ModelError
 from tfedge.graph.rewrite import activation_name
-from tfedge.quant import _tfmot, observe
+from tfedge.quant import _tfmot, bias_codes, observe
 from tfedge.quant.ends import Phase
 from tfedge.quant.file_arithmetic import FileActivation, round_as_pooling
 from tfedge.quant.quantizers import ActivationQuantizer, FixedQuantizer, WeightQuantizer
@@ -282,6 +282,7 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._source: Untracked | None = None
+        self._reads: Untracked | None = None
 
     def build(self, input_shape: Any) -> None:
         """Builds the layer and adds the ranges, once: loading a `.keras` file asks twice."""
@@ -308,7 +309,18 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
         """Calls the layer; finds the quantizer of what it reads where it needs that."""
         if self.quantize_config.output == "source" and self._source is None:
             self._source = Untracked(source_quantizer(inputs))
+        if self.quantize_config.kernels and hasattr(inputs, "_keras_history"):
+            self._note_input(source_quantizer(inputs, required=False))
         return super().__call__(inputs, *args, **kwargs)
+
+    def _note_input(self, source: Any) -> None:
+        """Remembers what quantizes the layer's input; nothing where calls differ in that."""
+        known = None if self._reads is None else self._reads.value
+        if self._reads is not None and (
+            known is None or source is None or known[0] is not source[0]
+        ):
+            source = None
+        self._reads = Untracked(source)
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
@@ -357,10 +369,24 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
                 config.set_quantize_activations(layer, [function])
             if layer._call_spec.expects_training_arg:
                 kwargs = {**kwargs, "training": training}
-            return layer.call(inputs, **kwargs)
+            added = self._bias_rounding(training)
+            if added is not None and getattr(layer, "use_bias", False):
+                own["bias"] = layer.bias
+                _swap(layer, "bias", layer.bias + added)
+                added = None
+            outputs = layer.call(inputs, **kwargs)
+            return outputs if added is None else outputs + added
         finally:
             for name, value in own.items():
                 _swap(layer, name, value)
+
+    def _bias_rounding(self, training: Any) -> Any:
+        """See `bias_codes`; None in training, and while the layer is observed or exported."""
+        if len(self._weight_vars) != 1 or self._reads is None or tf.is_tensor(training) or training:
+            return None
+        if observe.active() is not None or observe.visitor() is not None or export_bits():
+            return None
+        return bias_codes.rounding(self, self._weight_vars[0], self._reads.value)
 
     def _function(self, training: Any, without_activation: bool) -> Any:
         """What stands for the layer's activation function during a call; None: its own does."""

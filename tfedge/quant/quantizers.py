@@ -365,6 +365,20 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
             limit = self._limit(inputs)
         return fake_quant.straight_through(inputs, lambda kernel: self._narrow(kernel, limit))
 
+    def scales(self, kernel: Any, variables: dict[str, Any]) -> Any:
+        """Steps of the kernel's codes, float32, a scalar or one an output channel.
+
+        Args:
+            kernel: The kernel's variable.
+            variables: What `with_ends` returned.
+        """
+        if self.ranges == "learned":
+            limit = tf.convert_to_tensor(variables["max_var"])
+        else:
+            kernel = preserving.kept(self.preserve, tf.convert_to_tensor(kernel), variables)
+            limit = self._limit(kernel)
+        return limit / (2.0 ** (self.num_bits - 1) - 1.0)
+
     def grouped(self, kernel: Any) -> Any:
         """The kernel with its channels on the last axis."""
         if self.axis == "filter":
