@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras as keras3
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ import tfedge
 from tests.run_file import float_ops
 from tfedge import quant
 from tfedge.bridge import CalledModel, load_model, to_keras3, to_tf_keras
+from tfedge.cli.main import main
 from tfedge.errors import InputError, ModelError
 from tfedge.tflite.interpreter import Interpreter
+from tfedge.user_code import import_code
 
 pytestmark = pytest.mark.filterwarnings("ignore::tfedge.quant.QuantizationWarning")
 _RNG = np.random.default_rng(0)
@@ -162,3 +166,42 @@ def test_a_saved_subclassed_model(tmp_path):
     model.save(tmp_path / "saved", save_format="tf")
     file = tfedge.convert(load_model(tmp_path / "saved"), "float32")
     assert tfedge.verify(model, file, _ROWS).sqnr_db > 80
+
+
+_CODE = """
+import keras
+from keras import layers
+
+class Twice(layers.Layer):
+    def call(self, x):
+        return x * 2
+
+def bend(x):
+    return keras.ops.tanh(x)
+"""
+
+
+@pytest.fixture
+def forgotten():
+    """Forgets what a test registers."""
+    known = [lib.saving.get_custom_objects() for lib in (tf_keras, keras3)]
+    before = [dict(names) for names in known]
+    yield
+    for names, old in zip(known, before, strict=True):
+        names.clear()
+        names.update(old)
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_own_code_on_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(_CODE)
+    mine = import_code("mine.py", "the test's")
+    _network(mine.Twice(), _L.Dense(3, activation=mine.bend)).save("m.keras")
+    base = ["convert", "--model=m.keras", "--output=m.tflite", "--scheme=float32"]
+    assert main(base) == 1
+    assert "--code=FILE.py" in capsys.readouterr().err
+    assert main([*base, "--code=none.py"]) == 1
+    assert "none.py" in capsys.readouterr().err
+    assert main([*base, "--code=mine.py"]) == 0
+    assert Path("m.tflite").exists()

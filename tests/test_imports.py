@@ -14,7 +14,7 @@ import tfedge
 ROOT = Path(tfedge.__file__).parent
 
 DATA = "_version errors record schemes recipe specs spec_keys data data_files shell files".split()
-DATA += "progress facts workdir fingerprint capture".split()
+DATA += "progress facts workdir fingerprint capture user_code".split()
 KERAS = "_keras bridge heads scoring sources streams augment task task_readers train".split()
 KERAS += "checkpoint fit_progress models datasets activations saving quantized".split()
 # Package or module -> what it may import besides itself.

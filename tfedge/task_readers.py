@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from tfedge.data_files import read_arrays
 from tfedge.errors import InputError, TfedgeError, did_you_mean
 from tfedge.sources import ArraySource, ImageSource
 from tfedge.task import Task
+from tfedge.user_code import import_code
 
 TEST_SPLIT = 0.2
 SEED = 0
@@ -133,7 +131,7 @@ TASKS: dict[str, Callable[[], Task]] = {"fashion_mnist": fashion_mnist}
 def _from_function(spec: str, model: Any) -> tuple[Any, str, str]:
     """What the function returns, who messages say returned it, and its name."""
     module_name, _, function_name = spec.rpartition(":")
-    module = _import(module_name)
+    module = import_code(module_name, "the task's")
     function = getattr(module, function_name, None)
     if not callable(function):
         known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
@@ -147,36 +145,6 @@ def _from_function(spec: str, model: Any) -> tuple[Any, str, str]:
     except Exception as error:
         raise InputError(f"'{spec}' failed", f"{type(error).__name__}: {error}") from error
     return result, f"'{spec}' returned", function_name
-
-
-def _import(name: str) -> Any:
-    """Imports the user's module, by name from the working directory or by file."""
-    try:
-        if name.endswith(".py"):
-            path = Path(name).expanduser()
-            found = importlib.util.spec_from_file_location(path.stem, path)
-            if not path.is_file() or found is None or found.loader is None:
-                raise InputError("the task's file was not found", f"'{name}'")
-            module = importlib.util.module_from_spec(found)
-            found.loader.exec_module(module)
-            return module
-        here = str(Path.cwd())
-        if here not in sys.path:
-            sys.path.insert(0, here)
-        importlib.invalidate_caches()
-        return importlib.import_module(name)
-    except TfedgeError:
-        raise
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
-            fix = (
-                f"Run from the folder that holds {name.split('.')[0]}.py, or give file.py:function"
-            )
-            raise InputError("the task's module was not found", f"'{name}'", fix) from error
-        raise InputError(f"importing '{name}' failed", str(error)) from error
-    except Exception as error:  # whatever the user's module raises while it loads
-        found_text = f"{type(error).__name__}: {error}"
-        raise InputError(f"importing '{name}' failed", found_text) from error
 
 
 def _as_task(result: Any, who: str, name: str) -> Task:

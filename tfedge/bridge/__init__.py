@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tfedge.bridge.called import CalledModel
 from tfedge.bridge.crossing import to_keras3, to_tf_keras
-from tfedge.bridge.loading import ServingModel, holds_quantizers, load_model
+from tfedge.bridge.loading import ServingModel, holds_quantizers, load_model, register_code
 from tfedge.bridge.precision import to_float32
 from tfedge.bridge.shapes import with_shapes
 
@@ -13,6 +13,7 @@ __all__ = [
     "ServingModel",
     "holds_quantizers",
     "load_model",
+    "register_code",
     "to_float32",
     "to_keras3",
     "to_tf_keras",

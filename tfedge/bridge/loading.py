@@ -163,11 +163,32 @@ def _load(path: Path, custom_objects: Mapping[str, Any] | None, kind: str) -> An
         raise ModelError(
             "this model file cannot be loaded",
             f"{path}: {_first(e)}",
-            "If it names a layer or function of yours, pass it by name in custom_objects",
+            "If it names a layer or function of yours, give that: custom_objects={NAME: ...}, or "
+            "--code=FILE.py on the command line",
         ) from e
     if not hasattr(model, "layers"):
         return ServingModel(path)
     return model
+
+
+def register_code(module: Any) -> list[str]:
+    """Makes the layers, functions and other classes of a user's module known by their names.
+
+    Args:
+        module: An imported module; what it only imports itself is left out.
+
+    Returns:
+        The names. Classes are known to the Keras that they belong to, others to both.
+    """
+    names = []
+    for name, value in vars(module).items():
+        if name.startswith("_") or getattr(value, "__module__", "") != module.__name__:
+            continue
+        own = class_flavour(value) if isinstance(value, type) else None
+        for kind in ("tf_keras", "keras3") if own is None else (own,):
+            library(kind).saving.get_custom_objects()[name] = value
+        names.append(name)
+    return names
 
 
 def register(kind: str) -> None:

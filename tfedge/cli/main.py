@@ -17,6 +17,7 @@ from absl import flags
 
 from tfedge._version import __version__
 from tfedge.cli.guard import guarded
+from tfedge.errors import InputError
 
 # command -> its line in the list. The module is tfedge.cli.cmd_<command>, loaded on use.
 COMMANDS: dict[str, str] = {
@@ -32,6 +33,8 @@ COMMANDS: dict[str, str] = {
     "doctor": "say why a TFLite file is slow, and mend what can be mended",
     "inspect": "show a model's channel groups and costs, or a file's certificate",
 }
+# Commands that load Keras models.
+WITH_MODELS = ("compress", "prune", "distill", "qat", "convert", "allocate", "verify", "inspect")
 # Takes the place of the program name in `FlagValues`.
 PROGRAM = "tfedge"
 
@@ -97,6 +100,14 @@ def _run(module: ModuleType, name: str, arguments: Sequence[str]) -> int:
     flags.DEFINE_boolean(
         "debug", False, "Show the whole traceback of an error.", flag_values=values
     )
+    if name in WITH_MODELS:
+        flags.DEFINE_multi_string(
+            "code",
+            [],
+            "Module or .py file with the model's own layers and functions; may be given several "
+            "times.",
+            flag_values=values,
+        )
     if any(a in ("--help", "-h", "-help") for a in arguments):
         print(_help(module, name, values))
         return 0
@@ -112,11 +123,25 @@ def _run(module: ModuleType, name: str, arguments: Sequence[str]) -> int:
         return _usage(name, f"--{missing[0]} is missing")
 
     def command() -> int | None:
+        if name in WITH_MODELS:
+            _take_code(values.code)
         if left:
             module.take_rest(values, left)
         return module.run(values)
 
     return guarded(command, debug=values.debug)
+
+
+def _take_code(names: Sequence[str]) -> None:
+    """Makes the user's layers and functions known before models that hold them are loaded."""
+    if not names:
+        return
+    from tfedge.bridge import register_code
+    from tfedge.user_code import import_code
+
+    for name in names:
+        if not register_code(import_code(name, "the")):
+            raise InputError("this module defines no layers or functions", f"'{name}'")
 
 
 def _usage(name: str, text: str) -> int:
