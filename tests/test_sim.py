@@ -267,5 +267,5 @@ def test_eval_on_the_command_line(tmp_path, capsys, monkeypatch):
     # The host beside itself has no difference.
     assert "+0.00" not in out
     assert main([*words, "--json=-"]) == 0
-    (timing,) = json.loads(capsys.readouterr().out)
+    (timing,) = json.loads(capsys.readouterr().out)["timings"]
     assert timing["score"]["scores"]["p_accuracy"] == 0.75

@@ -35,7 +35,7 @@ def to_float32(model: Any) -> Any:
         ModelError: The model itself casts to 16 bits, or a layer cannot be rebuilt.
     """
     model = to_tf_keras(model, keep_class=False)
-    if not any(layer.compute_dtype in _HALF for layer in model.submodules if _is_layer(layer)):
+    if not any(layer.compute_dtype in _HALF for layer in model._flatten_layers()):
         return model
     graph = trace(model)
     weights = weights_of(graph)
@@ -69,10 +69,6 @@ def float32_policy() -> Iterator[None]:
         yield
     finally:
         keras.mixed_precision.set_global_policy(given)
-
-
-def _is_layer(item: Any) -> bool:
-    return isinstance(item, keras.layers.Layer)
 
 
 def _without_policies(value: Any, key: str = "") -> Any:
