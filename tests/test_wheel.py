@@ -61,12 +61,10 @@ def test_commands_from_another_folder(place):
     def tfedge(*argv):
         return run(place / "env" / "bin" / "tfedge", *argv, cwd=place)
 
-    tfedge("prune", "--model=m.keras", "--output=p.keras", "--sparsity=0.5", "--round_to=1")
     tfedge(
-        "convert", "--model=p.keras", "--output=q.tflite", "--scheme=w8a8",
+        "convert", "--model=m.keras", "--output=q.tflite", "--scheme=w8a8",
         "--calibration=x.npz", "--certificate=c.json",
     )  # fmt: skip
-    assert "FULLY_CONNECTED" in tfedge("inspect", "--model=q.tflite").stdout
     tfedge("compress", "--recipe=r.yaml", "--workdir=w", "--model=m.keras", "--data=d.npz")
     assert json.loads((place / "c.json").read_text())
     assert "arm64:cortex-a53" in tfedge("target", "list").stdout
