@@ -35,7 +35,7 @@ def to_float32(model: Any) -> Any:
         ModelError: The model itself casts to 16 bits, or a layer cannot be rebuilt.
     """
     model = to_tf_keras(model, keep_class=False)
-    if not any(layer.compute_dtype in _HALF for layer in model._flatten_layers()):
+    if not any(layer.compute_dtype in _HALF for layer in model._flatten_layers(include_self=False)):
         return model
     graph = trace(model)
     weights = weights_of(graph)
