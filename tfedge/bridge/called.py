@@ -33,8 +33,9 @@ class CalledModel(ServingModel):
         self._structure, self.output_names = _ends(model)
         self.inputs = {spec.name: spec for spec in flatten(self._structure)}
         if not self.output_names:
-            sample = {n: tf.zeros([1, *s.shape[1:]], s.dtype) for n, s in self.inputs.items()}
-            self.output_names = _names("output", self._outputs(sample))
+            traced = tf.function(self._outputs, autograph=False)  # Sizes may be free.
+            found = traced.get_concrete_function(self.inputs).structured_outputs
+            self.output_names = _names("output", found)
 
     def _outputs(self, named: Mapping[str, Any]) -> Any:
         packed = tf.nest.pack_sequence_as(self._structure, [named[n] for n in self.inputs])
