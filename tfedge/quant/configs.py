@@ -13,16 +13,15 @@ from typing import Any
 from tfedge._keras import keras, tf
 from tfedge.errors import ModelError
 from tfedge.graph.rewrite import activation_name
-from tfedge.quant import _tfmot, bias_codes, observe
+from tfedge.quant import _tfmot, observe
 from tfedge.quant.ends import Phase
-from tfedge.quant.file_arithmetic import FileActivation, round_as_pooling
+from tfedge.quant.file_arithmetic import FileActivation, relu_of, round_as_pooling
+from tfedge.quant.integer_product import IntegerProduct, integer_product
 from tfedge.quant.quantizers import ActivationQuantizer, FixedQuantizer, WeightQuantizer
 from tfedge.quantized import CONCAT_SCOPE, export_bits
 
 FILE_ACTIVATIONS = ("sigmoid", "softmax", "tanh", "swish")
 """Values of `LayerConfig.output` whose activation is computed as the file does."""
-
-_RELUS = (keras.activations.relu, tf.nn.relu, tf.nn.relu6)
 
 
 def _swap(layer: Any, name: str, value: Any) -> None:
@@ -133,26 +132,6 @@ class LayerConfig(_tfmot.QuantizeConfig):
         }
 
 
-def relu_of(layer: Any) -> tuple[bool, float | None] | None:
-    """What there is of a relu at the end of a layer that TFLite computes in one op.
-
-    Args:
-        layer: Any layer.
-
-    Returns:
-        None: no relu. Else (whether the layer is nothing but the relu, where it clips or None).
-    """
-    if isinstance(layer, keras.layers.ReLU):
-        if float(layer.negative_slope or 0) or float(layer.threshold or 0):
-            return None
-        return True, None if layer.max_value is None else float(layer.max_value)
-    ceilings = {"relu": None, "relu6": 6.0}
-    name = activation_name(layer)
-    if name not in ceilings or getattr(layer, "activation", None) not in _RELUS:
-        return None
-    return isinstance(layer, keras.layers.Activation), ceilings[name]
-
-
 class PreQuantizedActivation:
     """An activation function whose input is quantized first.
 
@@ -173,6 +152,11 @@ class PreQuantizedActivation:
     def __call__(self, inputs: Any) -> Any:
         """The function of the quantized `inputs` (float32, any shape)."""
         return self.activation(self.quantizer(inputs, self.training, self._pre_activation_vars))
+
+    @property
+    def range(self) -> tuple[Any, dict[str, Any]]:
+        """The quantizer and its variables."""
+        return self.quantizer, self._pre_activation_vars
 
 
 class Untracked:
@@ -362,31 +346,33 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
         function = self._function(training, without_activation)
         if visitor is not None:
             function = _visited(self, function or layer.activation, visitor)
+        product = self._integer_product(training) if linear else None
         try:
+            if layer._call_spec.expects_training_arg:
+                kwargs = {**kwargs, "training": training}
+            if product is not None:
+                own |= {"activation": layer.activation, "use_bias": layer.use_bias}
+                config.set_quantize_weights(layer, [product.kernel(k) for k in quantized])
+                config.set_quantize_activations(layer, [keras.activations.linear])
+                _swap(layer, "use_bias", False)
+                sums = layer.call(product.inputs(inputs), **kwargs)
+                return (function or own["activation"])(product.outputs(sums))
             config.set_quantize_weights(layer, quantized)
             if function is not None:
                 own["activation"] = layer.activation
                 config.set_quantize_activations(layer, [function])
-            if layer._call_spec.expects_training_arg:
-                kwargs = {**kwargs, "training": training}
-            added = self._bias_rounding(training)
-            if added is not None and getattr(layer, "use_bias", False):
-                own["bias"] = layer.bias
-                _swap(layer, "bias", layer.bias + added)
-                added = None
-            outputs = layer.call(inputs, **kwargs)
-            return outputs if added is None else outputs + added
+            return layer.call(inputs, **kwargs)
         finally:
             for name, value in own.items():
                 _swap(layer, name, value)
 
-    def _bias_rounding(self, training: Any) -> Any:
-        """See `bias_codes`; None in training, and while the layer is observed or exported."""
+    def _integer_product(self, training: Any) -> IntegerProduct | None:
+        """None in training, and while the layer is observed or exported."""
         if len(self._weight_vars) != 1 or self._reads is None or tf.is_tensor(training) or training:
             return None
         if observe.active() is not None or observe.visitor() is not None or export_bits():
             return None
-        return bias_codes.rounding(self, self._weight_vars[0], self._reads.value)
+        return integer_product(self, self._weight_vars[0], self._reads.value)
 
     def _function(self, training: Any, without_activation: bool) -> Any:
         """What stands for the layer's activation function during a call; None: its own does."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfedge._keras import tf
+from tfedge._keras import keras, tf
+from tfedge.graph.rewrite import activation_name
 from tfedge.quant import observe
 from tfedge.quant.ends import Phase
 from tfedge.quant.quantizers import FixedQuantizer
 from tfedge.quantized import STAND_INS, export_bits
+
+_RELUS = (keras.activations.relu, tf.nn.relu, tf.nn.relu6)
 
 
 class FileActivation:
@@ -63,3 +66,23 @@ def round_as_pooling(values: Any, quantizer: Any, variables: dict) -> Any:
     # Means of up to some hundred codes: a half is told from its neighbours by far more than 1e-3.
     whole = tf.sign(codes) * tf.floor(tf.abs(codes) + 0.5 + 1e-3)
     return values + tf.stop_gradient((whole - zero) * scale - values)
+
+
+def relu_of(layer: Any) -> tuple[bool, float | None] | None:
+    """What there is of a relu at the end of a layer that TFLite computes in one op.
+
+    Args:
+        layer: Any layer.
+
+    Returns:
+        None: no relu. Else (whether the layer is nothing but the relu, where it clips or None).
+    """
+    if isinstance(layer, keras.layers.ReLU):
+        if float(layer.negative_slope or 0) or float(layer.threshold or 0):
+            return None
+        return True, None if layer.max_value is None else float(layer.max_value)
+    ceilings = {"relu": None, "relu6": 6.0}
+    name = activation_name(layer)
+    if name not in ceilings or getattr(layer, "activation", None) not in _RELUS:
+        return None
+    return isinstance(layer, keras.layers.Activation), ceilings[name]

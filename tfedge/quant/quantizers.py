@@ -360,13 +360,13 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
             limit = tf.convert_to_tensor(weights["max_var"])
             if self.phase.moving:
                 out = fake_quant.learned_kernel(self.grouped(inputs), limit, self.num_bits)
-                return self._ungrouped(out, inputs)
+                return self.ungrouped(out, inputs)
         else:
             limit = self._limit(inputs)
         return fake_quant.straight_through(inputs, lambda kernel: self._narrow(kernel, limit))
 
     def scales(self, kernel: Any, variables: dict[str, Any]) -> Any:
-        """Steps of the kernel's codes, float32, a scalar or one an output channel.
+        """Steps of the kernel's codes, never 0, float64: a scalar or one an output channel.
 
         Args:
             kernel: The kernel's variable.
@@ -375,9 +375,8 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
         if self.ranges == "learned":
             limit = tf.convert_to_tensor(variables["max_var"])
         else:
-            kernel = preserving.kept(self.preserve, tf.convert_to_tensor(kernel), variables)
-            limit = self._limit(kernel)
-        return limit / (2.0 ** (self.num_bits - 1) - 1.0)
+            limit = self.largest(preserving.kept(self.preserve, kernel, variables))
+        return tf.cast(limit, tf.float64) / (2.0 ** (self.num_bits - 1) - 1.0)
 
     def grouped(self, kernel: Any) -> Any:
         """The kernel with its channels on the last axis."""
@@ -390,12 +389,15 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
 
     def _narrow(self, kernel: Any, limit: Any) -> Any:
         """The kernel fake-quantized to [-limit, limit]."""
-        return self._ungrouped(
-            fake_quant.narrow(self.grouped(kernel), limit, self.num_bits), kernel
-        )
+        return self.ungrouped(fake_quant.narrow(self.grouped(kernel), limit, self.num_bits), kernel)
 
-    def _ungrouped(self, values: Any, kernel: Any) -> Any:
-        """What `grouped` made of a kernel, in the kernel's own shape."""
+    def ungrouped(self, values: Any, kernel: Any) -> Any:
+        """What `grouped` made of a kernel, in the kernel's own shape.
+
+        Args:
+            values: Of the grouped kernel's shape.
+            kernel: A tensor of the kernel's own shape.
+        """
         if self.axis == "filter":
             return tf.transpose(values, (0, 1, 3, 2))
         return tf.reshape(values, kernel.shape) if self.axis == "depthwise" else values
