@@ -359,6 +359,7 @@ def _finish(
     graph.inputs = order
     if source.schemes:
         channel_scales.restore_scales(model, kernels)
+        channel_scales.mend_uniform_biases(model)
         standins.restore_functions(model, STAND_INS)
         standins.restore_concatenations(model, CONCAT_SCOPE)
         standins.remove_boundaries(model, BOUNDARY_SCOPE)

@@ -15,13 +15,24 @@ from tfedge.errors import ModelError
 from tfedge.graph.rewrite import activation_name
 from tfedge.quant import _tfmot, observe
 from tfedge.quant.ends import Phase
-from tfedge.quant.file_arithmetic import FileActivation, relu_of, round_as_pooling
-from tfedge.quant.integer_product import IntegerProduct, integer_product
+from tfedge.quant.file_arithmetic import (
+    FileActivation,
+    concatenation_stand_in,
+    relu_of,
+    round_as_pooling,
+)
+from tfedge.quant.integer_grid import Integers, snapped
+from tfedge.quant.integer_product import IntegerProduct
+from tfedge.quant.integers import integers_of
 from tfedge.quant.quantizers import ActivationQuantizer, FixedQuantizer, WeightQuantizer
-from tfedge.quantized import CONCAT_SCOPE, export_bits
+from tfedge.quantized import export_bits
 
 FILE_ACTIVATIONS = ("sigmoid", "softmax", "tanh", "swish")
 """Values of `LayerConfig.output` whose activation is computed as the file does."""
+
+
+_ASIDE = {"activation": keras.activations.linear, "use_bias": False}
+"""What stands for attributes of a layer while it computes in integers."""
 
 
 def _swap(layer: Any, name: str, value: Any) -> None:
@@ -195,25 +206,6 @@ def source_quantizer(tensor: Any, required: bool = True) -> Any:
     return source_quantizer(before[0], required)
 
 
-def concatenation_stand_in(inputs: list[Any], axis: int) -> Any:
-    """What stands for a concatenation in a 16-bit export (see `quantized.CONCAT_SCOPE`).
-
-    Args:
-        inputs: Tensors of static shape.
-        axis: The axis to join.
-    """
-    axis = axis % len(inputs[0].shape)
-    sizes = [int(x.shape[axis]) for x in inputs]
-    result = None
-    with tf.name_scope(CONCAT_SCOPE):
-        for i, x in enumerate(inputs):
-            widths = [[0, 0] for _ in x.shape]
-            widths[axis] = [sum(sizes[:i]), sum(sizes[i + 1 :])]
-            padded = tf.pad(x, widths)
-            result = padded if result is None else tf.maximum(result, padded)
-    return result
-
-
 def _uncapped(layer: Any) -> dict[str, Any]:
     """Lets a limited relu export as a plain one: the range of its output ends at the limit.
 
@@ -238,6 +230,13 @@ def _visited(wrapper: Any, function: Any, visitor: Any) -> Any:
     return lambda values: function(visitor.gives(wrapper, values))
 
 
+def _plain_inference(training: Any) -> bool:
+    """Whether a layer is called for what it gives, not to be trained, observed or exported."""
+    if tf.is_tensor(training) or training or export_bits():
+        return False
+    return observe.active() is None and observe.visitor() is None
+
+
 class InputQuantizer(_tfmot.QuantizeLayer):
     """tfmot's layer that quantizes a model input, built once and without its step counter."""
 
@@ -251,6 +250,8 @@ class InputQuantizer(_tfmot.QuantizeLayer):
         """Quantizes `inputs`."""
         if training is None:
             training = keras.backend.learning_phase()
+        if self.quantizer.phase.quantizing and _plain_inference(training):
+            inputs = snapped(inputs, (self.quantizer, self.quantizer_vars))
         return self.quantizer(inputs, training, self.quantizer_vars)
 
 
@@ -293,18 +294,19 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
         """Calls the layer; finds the quantizer of what it reads where it needs that."""
         if self.quantize_config.output == "source" and self._source is None:
             self._source = Untracked(source_quantizer(inputs))
-        if self.quantize_config.kernels and hasattr(inputs, "_keras_history"):
-            self._note_input(source_quantizer(inputs, required=False))
+        tensors = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        if all(hasattr(t, "_keras_history") for t in tensors):
+            self._note_inputs([source_quantizer(t, required=False) for t in tensors])
         return super().__call__(inputs, *args, **kwargs)
 
-    def _note_input(self, source: Any) -> None:
-        """Remembers what quantizes the layer's input; nothing where calls differ in that."""
-        known = None if self._reads is None else self._reads.value
-        if self._reads is not None and (
-            known is None or source is None or known[0] is not source[0]
-        ):
-            source = None
-        self._reads = Untracked(source)
+    def _note_inputs(self, sources: list[Any]) -> None:
+        """Remembers what quantizes the layer's inputs; nothing where calls differ in that."""
+        found: list[Any] | None = sources if all(sources) else None
+        if self._reads is not None:
+            pairs = zip(self._reads.value or [], found or [], strict=False)
+            same = [old[0] is new[0] for old, new in pairs]  # tfmot's are equal if they look alike.
+            found = found if same and all(same) else None
+        self._reads = Untracked(found)
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
@@ -346,17 +348,18 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
         function = self._function(training, without_activation)
         if visitor is not None:
             function = _visited(self, function or layer.activation, visitor)
-        product = self._integer_product(training) if linear else None
+        integers = self._integers(training)
         try:
             if layer._call_spec.expects_training_arg:
                 kwargs = {**kwargs, "training": training}
-            if product is not None:
-                own |= {"activation": layer.activation, "use_bias": layer.use_bias}
-                config.set_quantize_weights(layer, [product.kernel(k) for k in quantized])
-                config.set_quantize_activations(layer, [keras.activations.linear])
-                _swap(layer, "use_bias", False)
-                sums = layer.call(product.inputs(inputs), **kwargs)
-                return (function or own["activation"])(product.outputs(sums))
+            if integers is not None:
+                own |= {n: getattr(layer, n) for n in _ASIDE if hasattr(layer, n)}
+                for name in set(own).intersection(_ASIDE):
+                    _swap(layer, name, _ASIDE[name])
+                if isinstance(integers, IntegerProduct):
+                    config.set_quantize_weights(layer, list(map(integers.kernel, quantized)))
+                outputs = integers.outputs(layer.call(integers.inputs(inputs), **kwargs))
+                return (function or own.get("activation", keras.activations.linear))(outputs)
             config.set_quantize_weights(layer, quantized)
             if function is not None:
                 own["activation"] = layer.activation
@@ -366,13 +369,13 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
             for name, value in own.items():
                 _swap(layer, name, value)
 
-    def _integer_product(self, training: Any) -> IntegerProduct | None:
-        """None in training, and while the layer is observed or exported."""
-        if len(self._weight_vars) != 1 or self._reads is None or tf.is_tensor(training) or training:
-            return None
-        if observe.active() is not None or observe.visitor() is not None or export_bits():
-            return None
-        return integer_product(self, self._weight_vars[0], self._reads.value)
+    def _integers(self, training: Any) -> Integers | None:
+        """The layer as the file computes it, in inference.
+
+        None where that is no different, and while the layer is observed or exported.
+        """
+        sources = None if self._reads is None else self._reads.value
+        return integers_of(self, sources) if sources and _plain_inference(training) else None
 
     def _function(self, training: Any, without_activation: bool) -> Any:
         """What stands for the layer's activation function during a call; None: its own does."""

@@ -9,7 +9,7 @@ from tfedge.graph.rewrite import activation_name
 from tfedge.quant import observe
 from tfedge.quant.ends import Phase
 from tfedge.quant.quantizers import FixedQuantizer
-from tfedge.quantized import STAND_INS, export_bits
+from tfedge.quantized import CONCAT_SCOPE, STAND_INS, export_bits
 
 _RELUS = (keras.activations.relu, tf.nn.relu, tf.nn.relu6)
 
@@ -66,6 +66,25 @@ def round_as_pooling(values: Any, quantizer: Any, variables: dict) -> Any:
     # Means of up to some hundred codes: a half is told from its neighbours by far more than 1e-3.
     whole = tf.sign(codes) * tf.floor(tf.abs(codes) + 0.5 + 1e-3)
     return values + tf.stop_gradient((whole - zero) * scale - values)
+
+
+def concatenation_stand_in(inputs: list[Any], axis: int) -> Any:
+    """What stands for a concatenation in a 16-bit export (see `quantized.CONCAT_SCOPE`).
+
+    Args:
+        inputs: Tensors of static shape.
+        axis: The axis to join.
+    """
+    axis = axis % len(inputs[0].shape)
+    sizes = [int(x.shape[axis]) for x in inputs]
+    result = None
+    with tf.name_scope(CONCAT_SCOPE):
+        for i, x in enumerate(inputs):
+            widths = [[0, 0] for _ in x.shape]
+            widths[axis] = [sum(sizes[:i]), sum(sizes[i + 1 :])]
+            padded = tf.pad(x, widths)
+            result = padded if result is None else tf.maximum(result, padded)
+    return result
 
 
 def relu_of(layer: Any) -> tuple[bool, float | None] | None:

@@ -1,4 +1,4 @@
-"""Gives kernels the scales, one a channel, that the converter could not write."""
+"""Gives kernels the scales, one a channel, that the converter could not write; biases too."""
 
 from __future__ import annotations
 
@@ -64,6 +64,34 @@ def restore_scales(model: schema.ModelT, kernels: Sequence[Any]) -> None:
             "the converter changed kernels whose scales were to be written afterwards",
             ", ".join(str(tuple(k.codes.shape)) for k in missing[:4]),
         )
+
+
+def mend_uniform_biases(model: schema.ModelT) -> None:
+    """Gives biases that are one number in all channels that number in all channels.
+
+    The converter quantizes a constant of equal values once, in the step of the first channel, and
+    stores that code for all of them: a bias of 0.5 in channels of the steps 1 and 1.3 would be 0.5
+    and 0.65. Equal codes that belong to unlike numbers are, but for tiny ones, of no channel.
+
+    Args:
+        model: A file of a quantize-aware model.
+    """
+    for _, graph, op in list(operators(model)):
+        place = BIAS_OPS.get(op_name(model, op), (0, 0, len(op.inputs)))[2]
+        if place >= len(op.inputs) or op.inputs[place] < 0:
+            continue
+        tensor = graph.tensors[int(op.inputs[place])]
+        codes, quant = tensor_data(model, tensor), tensor.quantization
+        if codes is None or codes.ndim != 1 or quant is None or quant.scale is None:
+            continue
+        scales = np.ravel(quant.scale)
+        if len(scales) != len(codes) or len(codes) < 2 or np.ptp(scales) == 0:
+            continue
+        if np.ptp(codes) == 0 and codes[0] and np.all(scales > 0):
+            exact = codes * (float(scales[0]) / scales.astype(np.float64))
+            ends = np.iinfo(codes.dtype)
+            mended = np.clip(np.round(exact), ends.min, ends.max).astype(codes.dtype)
+            tensor.buffer = add_buffer(model, mended)
 
 
 def _same(one: Any, other: Any) -> bool:

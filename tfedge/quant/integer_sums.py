@@ -1,0 +1,82 @@
+"""Sums of two tensors and means in inference, computed in the integers of the file.
+
+XNNPACK's kernels (src/microparams-init.c and src/subgraph in its repository), with a, b, x whole
+codes less their zero points and s the steps:
+
+    sum:   y = (a * M_a + b * M_b + 2^(k-1)) >> k,  M_a = round(s_a / s_y * 2^k), M_b alike,
+           k such that the larger of both has 21 bits
+    mean:  y = round(sum(x) * m),  m = s_x / (s_y * n), n the number of values, rounded to even
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tfedge._keras import tf
+from tfedge.quant.integer_grid import Range, narrow, step, whole
+
+_MULTIPLIER_BITS = 20  # Of the larger multiplier, less one.
+
+
+class IntegerSum:
+    """The sum or difference of two tensors.
+
+    Args:
+        sources: What quantizes the two.
+        goal: What quantizes the output.
+    """
+
+    def __init__(self, sources: Sequence[Range], goal: Range) -> None:
+        self._reads = [narrow(step(s)) for s in sources]
+        self._goal = narrow(step(goal))
+        shares = [read / self._goal for read in self._reads]
+        bits = tf.bitcast(tf.maximum(*shares), tf.int32)
+        exponent = tf.bitwise.right_shift(bits, 23) - 127
+        # The products have up to 29 bits, which float64 holds.
+        self._unit = 2.0 ** tf.cast(_MULTIPLIER_BITS - exponent, tf.float64)
+        self._multipliers = [tf.round(tf.cast(s, tf.float64) * self._unit) for s in shares]
+
+    def inputs(self, values: Sequence[Any]) -> list[Any]:
+        """Codes times multipliers, float64."""
+        return [
+            tf.cast(whole(value / read), tf.float64) * multiplier
+            for value, read, multiplier in zip(values, self._reads, self._multipliers, strict=True)
+        ]
+
+    def outputs(self, sums: Any) -> Any:
+        """The output on its grid, float32.
+
+        Args:
+            sums: Of `inputs`, float64.
+        """
+        codes = sums / self._unit
+        codes += tf.stop_gradient(tf.floor(codes + 0.5) - codes)
+        return narrow(codes) * self._goal
+
+
+class IntegerMean:
+    """The mean over all places of a tensor with channels last.
+
+    Args:
+        source: What quantizes the tensor.
+        goal: What quantizes the mean.
+    """
+
+    def __init__(self, source: Range, goal: Range) -> None:
+        self._read, self._goal = narrow(step(source)), narrow(step(goal))
+        self._count: Any = None
+
+    def inputs(self, values: Any) -> Any:
+        """Codes, float32."""
+        self._count = tf.cast(tf.reduce_prod(tf.shape(values)[1:-1]), tf.float32)
+        return whole(values / self._read)
+
+    def outputs(self, sums: Any) -> Any:
+        """The mean on its grid, float32.
+
+        Args:
+            sums: The mean of `inputs`.
+        """
+        codes = whole(sums * self._count) * (self._read / (self._goal * self._count))
+        return whole(codes) * self._goal
