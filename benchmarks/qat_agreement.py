@@ -93,10 +93,11 @@ def trained(name: str, scheme: str) -> tuple[Any, Any]:
 
 
 def images(task: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The first test images and their labels."""
-    x, y = task.test_arrays(IMAGES)
-    labels = next(iter(y.values())) if isinstance(y, dict) else y
-    return next(iter(x.values())) if isinstance(x, dict) else x, np.ravel(labels)
+    """Test images of all classes, which a folder has one after the other, and their labels."""
+    x, y = task.test_arrays(None)
+    labels = np.ravel(next(iter(y.values())) if isinstance(y, dict) else y)
+    every = len(labels) // IMAGES
+    return (next(iter(x.values())) if isinstance(x, dict) else x)[::every], labels[::every]
 
 
 def main() -> None:

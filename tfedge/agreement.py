@@ -56,8 +56,10 @@ def op_agreement(
     file = _File(data, inputs, kernels)
     simulated = _simulated(graph, inputs)
     places = _matched(graph, file, simulated)
-    inner = _input_tensors(graph, file)
-    return [_row(graph, file, op, {**places, **inner}) for op in file.ops]
+    places |= _input_tensors(graph, file)
+    layers = list(dict.fromkeys(layer_name(c.layer) for c in graph.calls))
+    named = op_layers(file.model, layers)
+    return [_row(graph, file, op, places, named[op.index]) for op in file.ops]
 
 
 class _File:
@@ -139,9 +141,9 @@ def _clipped(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
     return np.clip(codes(values, spec), ends.min, ends.max)
 
 
-def _row(graph: Graph, file: _File, op: OpInfo, places: Mapping[int, int]) -> OpAgreement:
-    layers = list(dict.fromkeys(layer_name(c.layer) for c in graph.calls))
-    layer = op_layers(file.model, layers)[op.index]
+def _row(
+    graph: Graph, file: _File, op: OpInfo, places: Mapping[int, int], layer: str
+) -> OpAgreement:
     if len(op.outputs) != 1 or op.outputs[0] not in places:
         reason = "its output stands for no layer's: compared with the op after it"
         return OpAgreement(op.index, op.name, layer, reason=reason)
