@@ -30,7 +30,6 @@ from tfedge.quantized import export_bits
 FILE_ACTIVATIONS = ("sigmoid", "softmax", "tanh", "swish")
 """Values of `LayerConfig.output` whose activation is computed as the file does."""
 
-
 _ASIDE = {"activation": keras.activations.linear, "use_bias": False}
 """What stands for attributes of a layer while it computes in integers."""
 

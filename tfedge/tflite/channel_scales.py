@@ -70,14 +70,18 @@ def mend_uniform_biases(model: schema.ModelT) -> None:
     """Gives biases that are one number in all channels that number in all channels.
 
     The converter quantizes a constant of equal values once, in the step of the first channel, and
-    stores that code for all of them: a bias of 0.5 in channels of the steps 1 and 1.3 would be 0.5
-    and 0.65. Equal codes that belong to unlike numbers are, but for tiny ones, of no channel.
+    stores that code for all of them: 0.5 is 0.65 in a channel whose step is 1.3 times as long.
+    Codes of unlike numbers that are equal by chance are small ones, for which the change is far
+    below a step of the output.
 
     Args:
         model: A file of a quantize-aware model.
     """
     for _, graph, op in list(operators(model)):
-        place = BIAS_OPS.get(op_name(model, op), (0, 0, len(op.inputs)))[2]
+        name = op_name(model, op)
+        if name not in BIAS_OPS:
+            continue
+        place = BIAS_OPS[name][2]
         if place >= len(op.inputs) or op.inputs[place] < 0:
             continue
         tensor = graph.tensors[int(op.inputs[place])]
