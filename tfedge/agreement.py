@@ -59,7 +59,8 @@ def op_agreement(
     places |= _input_tensors(graph, file)
     layers = list(dict.fromkeys(layer_name(c.layer) for c in graph.calls))
     named = op_layers(file.model, layers)
-    return [_row(graph, file, op, places, named[op.index]) for op in file.ops]
+    twins = _twins(graph, simulated)
+    return [_row(graph, file, op, places, twins, named[op.index]) for op in file.ops]
 
 
 class _File:
@@ -110,6 +111,20 @@ def _input_tensors(graph: Graph, file: _File) -> dict[int, int]:
     return {index: numbers[name] for name, index in file.inputs.items()}
 
 
+def _twins(graph: Graph, simulated: Mapping[int, np.ndarray]) -> dict[int, list[int]]:
+    """Other tensors that are made of the same ones and are equal: of which the file keeps one."""
+    found: dict[int, list[int]] = {}
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for call in graph.calls:
+        if call.inputs and len(call.outputs) == 1:
+            alike.setdefault((type(call.layer), call.inputs), []).append(call.outputs[0])
+    for numbers in alike.values():
+        for one in numbers:
+            equal = [n for n in numbers if n != one and np.array_equal(simulated[n], simulated[one])]
+            found[one] = equal
+    return found
+
+
 def _matched(graph: Graph, file: _File, simulated: Mapping[int, np.ndarray]) -> dict[int, int]:
     """The simulation's tensor that each of the file's stands for: the nearest, then by name."""
     names = {i: layer_name(c.layer) for c in graph.calls for i in c.outputs}
@@ -142,14 +157,21 @@ def _clipped(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 
 def _row(
-    graph: Graph, file: _File, op: OpInfo, places: Mapping[int, int], layer: str
+    graph: Graph,
+    file: _File,
+    op: OpInfo,
+    places: Mapping[int, int],
+    twins: Mapping[int, list[int]],
+    layer: str,
 ) -> OpAgreement:
     if len(op.outputs) != 1 or op.outputs[0] not in places:
         reason = "its output stands for no layer's: compared with the op after it"
         return OpAgreement(op.index, op.name, layer, reason=reason)
     target, spec = places[op.outputs[0]], file.specs[op.outputs[0]]
     inputs, names = _inputs(file, op, places)
-    want = _between(graph, {places[i]: file.real(i) for i in inputs}, target)
+    given = {n: file.real(i) for i in inputs for n in twins.get(places[i], [])}
+    given |= {places[i]: file.real(i) for i in inputs}
+    want = _between(graph, given, target)
     if want is None:
         reason = "the layers between its inputs and its output were not found"
         return OpAgreement(op.index, names, layer, reason=reason)

@@ -89,7 +89,7 @@ RULES: dict[str | type, Rule] = {
     **_many(einsum_dense, "EinsumDense"),
     **_many(r.lambda_layer, "Lambda"),
     **_many(q.wrapped, "TfedgeQuantizeWrapper"),
-    **_many(q.same, "InputQuantizer Boundary Tabled AboveZero"),
+    **_many(q.same, "InputQuantizer Boundary Requantize Tabled AboveZero"),
     **{f"op.{name}": rule for name, rule in KERAS_OPS.items()},
     **{f"tf.{name}": rule for name, rule in TF_OPS.items()},
 }

@@ -61,5 +61,5 @@ def _scale_labels(axis: str, shape: Any, axes: dict[int, np.ndarray]) -> np.ndar
 
 
 def same(site: Site) -> Marks:
-    """InputQuantizer, Boundary, Tabled, AboveZero: work on each value alone."""
+    """InputQuantizer, Boundary, Requantize, Tabled, AboveZero: work on each value alone."""
     return site.inputs[0]

@@ -229,7 +229,7 @@ def _visited(wrapper: Any, function: Any, visitor: Any) -> Any:
     return lambda values: function(visitor.gives(wrapper, values))
 
 
-def _plain_inference(training: Any) -> bool:
+def plain_inference(training: Any) -> bool:
     """Whether a layer is called for what it gives, not to be trained, observed or exported."""
     if tf.is_tensor(training) or training or export_bits():
         return False
@@ -249,7 +249,7 @@ class InputQuantizer(_tfmot.QuantizeLayer):
         """Quantizes `inputs`."""
         if training is None:
             training = keras.backend.learning_phase()
-        if self.quantizer.phase.quantizing and _plain_inference(training):
+        if self.quantizer.phase.quantizing and plain_inference(training):
             inputs = snapped(inputs, (self.quantizer, self.quantizer_vars))
         return self.quantizer(inputs, training, self.quantizer_vars)
 
@@ -374,7 +374,7 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
         None where that is no different, and while the layer is observed or exported.
         """
         sources = None if self._reads is None else self._reads.value
-        return integers_of(self, sources) if sources and _plain_inference(training) else None
+        return integers_of(self, sources) if sources and plain_inference(training) else None
 
     def _function(self, training: Any, without_activation: bool) -> Any:
         """What stands for the layer's activation function during a call; None: its own does."""

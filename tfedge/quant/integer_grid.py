@@ -55,10 +55,32 @@ def target(wrapper: Any) -> Range | None:
         if getattr(reader, "_output_quantizers", None):
             found = reader._output_quantizers[0], reader._output_quantizer_vars
             return found if quantizes(found) else None
-        reader = None if relu is not None else only_reader(reader)
+        ended, reader = relu is not None, only_reader(reader)
+        if isinstance(inner(reader), keras.layers.Concatenate):
+            return joined(reader)
         relu = relu_of(inner(reader))
-        if not (is_norm(reader) or (relu is not None and relu[0])):
+        if ended or not (is_norm(reader) or (relu is not None and relu[0])):
             return None
+    return None
+
+
+def joined(layer: Any) -> Range | None:
+    """What quantizes the output of an op that has one scale for all that it reads and gives.
+
+    Args:
+        layer: A concatenation, maximum or minimum, or the one layer before it, in a built model.
+
+    Returns:
+        The quantizer and its variables, those of a further concatenation where that dictates them;
+        None where there is none.
+    """
+    reader = layer if isinstance(inner(layer), keras.layers.Concatenate) else only_reader(layer)
+    while reader is not None:
+        if getattr(reader, "_output_quantizers", None):
+            return reader._output_quantizers[0], reader._output_quantizer_vars
+        if hasattr(reader, "quantizer_vars"):
+            return reader.quantizer, reader.quantizer_vars
+        reader = only_reader(reader)
     return None
 
 

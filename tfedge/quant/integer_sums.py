@@ -1,4 +1,4 @@
-"""Sums of two tensors and means in inference, computed in the integers of the file.
+"""Sums, means and changes of scale in inference, computed in the integers of the file.
 
 XNNPACK's kernels (src/microparams-init.c and src/subgraph in its repository), with a, b, x whole
 codes less their zero points and s the steps:
@@ -6,6 +6,7 @@ codes less their zero points and s the steps:
     sum:   y = (a * M_a + b * M_b + 2^(k-1)) >> k,  M_a = round(s_a / s_y * 2^k), M_b alike,
            k such that the larger of both has 21 bits
     mean:  y = round(sum(x) * m),  m = s_x / (s_y * n), n the number of values, rounded to even
+    quantize: y = (x * M + 128) >> 8,  M = round(s_x / s_y * 256)
 """
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ class IntegerSum:
         Args:
             sums: Of `inputs`, float64.
         """
-        codes = sums / self._unit
-        codes += tf.stop_gradient(tf.floor(codes + 0.5) - codes)
-        return narrow(codes) * self._goal
+        return narrow(_half_up(sums / self._unit)) * self._goal
 
 
 class IntegerMean:
@@ -80,3 +79,21 @@ class IntegerMean:
         """
         codes = whole(sums * self._count) * (self._read / (self._goal * self._count))
         return whole(codes) * self._goal
+
+
+def requantized(values: Any, source: Range, goal: Range) -> Any:
+    """Values of one grid on another, as a QUANTIZE between codes of 8 bits computes them.
+
+    Args:
+        values: float32, any shape.
+        source: What quantizes them.
+        goal: What quantizes the result (whose ends clip it).
+    """
+    read, own = narrow(step(source)), narrow(step(goal))
+    multiplier = tf.round(256.0 * (read / own))
+    return _half_up(whole(values / read) * multiplier / 256.0) * own
+
+
+def _half_up(values: Any) -> Any:
+    """Rounded, halves up; the gradient passes straight through."""
+    return values + tf.stop_gradient(tf.floor(values + 0.5) - values)

@@ -7,8 +7,8 @@ from typing import Any
 from tfedge.quant import _tfmot
 from tfedge.quant.configs import InputQuantizer, LayerConfig, TfedgeQuantizeWrapper
 from tfedge.quant.quantizers import ActivationQuantizer, FixedQuantizer, WeightQuantizer
+from tfedge.quant.seams import Boundary, Requantize
 from tfedge.quant.tables import AboveZero, Tabled
-from tfedge.quant.wiring import Boundary
 
 
 def custom_objects() -> dict[str, Any]:
@@ -24,6 +24,7 @@ def custom_objects() -> dict[str, Any]:
         Boundary,
         InputQuantizer,
         LayerConfig,
+        Requantize,
         AboveZero,
         Tabled,
         TfedgeQuantizeWrapper,

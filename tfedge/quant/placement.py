@@ -119,6 +119,10 @@ OP_RULES: dict[str, Rule] = {
 """Rules by the function of an operation outside a layer (see `canonical.symbol_of`)."""
 
 
+_ONE_SCALE = (_L.Concatenate, _L.Maximum, _L.Minimum)
+_ONE_SCALE_OPS = ("math.maximum", "math.minimum")
+
+
 def rule_of(layer: Any) -> Rule | None:
     """The rule of a layer or operation; None where there is none."""
     return RULES.get(type(layer)) or OP_RULES.get(symbol_of(layer))
@@ -155,6 +159,7 @@ class Placement:
         self._counts = Counter(c.name for c in graph.calls)
         self._outputs = set(graph.output_refs())
         self._calls = {c.name: c for c in graph.calls}
+        self._makers = {i: c for c in graph.calls for i in c.outputs}
         self._all: dict[str, list[Call]] = {}
         for call in graph.calls:
             self._all.setdefault(call.name, []).append(call)
@@ -187,7 +192,8 @@ class Placement:
         output = self._output(rule, function)
         if output == "range" and self._is_fused(name):
             output = ""
-        always = isinstance(layer, keras.layers.Concatenate)  # Its wrapper helps the export.
+        # Their wrappers help the export, or compute in the file's integers.
+        always = isinstance(layer, (keras.layers.Concatenate, keras.layers.Add))
         if not (rule.kernels or before or output or always):
             return None
         final = any(i in self._outputs for c in self._all[name] for i in c.outputs)
@@ -214,6 +220,22 @@ class Placement:
         linear = rule.kind == "activation" and activation_name(call.layer) == "linear"
         return linear or rule.kind in ("same", "rounding")
 
+    def has_one_scale(self, call: Call) -> bool:
+        """True for an op whose inputs and output have one scale in the file."""
+        return isinstance(call.layer, _ONE_SCALE) or symbol_of(call.layer) in _ONE_SCALE_OPS
+
+    def takes_scale(self, number: int, call: Call) -> bool:
+        """True where a tensor has no quantizer of its own, but that of a call that reads it."""
+        maker = self._makers.get(number)
+        if maker is None or self.is_float(maker.name):
+            return False
+        rule = rule_of(maker.layer)
+        if rule is None or is_operation(maker.layer):
+            return False
+        if self._output(rule, activation_name(maker.layer)) != "range":
+            return False
+        return self._is_fused(maker.name) and call in self._readers[number]
+
     def _is_fused(self, name: str) -> bool:
         """True where the next layer is computed in the same op (or dictates the scale)."""
         call = self._calls[name]
@@ -226,7 +248,10 @@ class Placement:
         if self.is_float(readers[0].name) or self.bits(readers[0].name) != self.bits(name):
             return False
         if isinstance(after, keras.layers.Concatenate):
-            return len(set(readers[0].inputs)) == len(readers[0].inputs)
+            if len(set(readers[0].inputs)) < len(readers[0].inputs):
+                return False
+            # The converter makes one op of two equal relus: each then needs its quantizer.
+            return not is_fusable_relu(call.layer) or self._is_last_part(call)
         if activation_name(call.layer) != "linear":
             return False
         if isinstance(after, keras.layers.BatchNormalization):
@@ -235,3 +260,8 @@ class Placement:
             _L.Conv2D, _L.DepthwiseConv2D, _L.Dense, _L.Add, _L.BatchNormalization,
         )  # fmt: skip
         return is_fusable_relu(after) and type(call.layer) in fusing
+
+    def _is_last_part(self, call: Call) -> bool:
+        """True for a layer that is computed in the op of the one before it."""
+        before = self._makers.get(call.inputs[0])
+        return before is not None and not self.is_float(before.name) and self._is_fused(before.name)

@@ -5,28 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tfedge._keras import keras, tf
 from tfedge.graph.copying import copy_layer
 from tfedge.graph.trace import Call, Graph, Ref, Tensor, map_structure, replay, trace
 from tfedge.quant.configs import InputQuantizer, TfedgeQuantizeWrapper
 from tfedge.quant.placement import Placement, is_operation, rule_of
 from tfedge.quant.quantizers import ActivationQuantizer
-from tfedge.quantized import BOUNDARY_SCOPE, export_bits
-
-
-class Boundary(keras.layers.Layer):
-    """Stands between unlike schemes, or what is quantized and what is not; hands its input through.
-
-    In an export it is an ELU that keeps the converter from quantizing across (see
-    `quantized.BOUNDARY_SCOPE`).
-    """
-
-    def call(self, inputs: Any) -> Any:
-        """The input itself, float32, any shape."""
-        if not export_bits():
-            return tf.identity(inputs)
-        with tf.name_scope(BOUNDARY_SCOPE):
-            return tf.nn.elu(inputs)
+from tfedge.quant.seams import Boundary, Requantize
 
 
 @dataclass
@@ -79,12 +63,22 @@ class Wiring:
     def _add(self, call: Call) -> None:
         """Adds a call whose inputs have the form that it takes."""
         bits = self._bits(call)
+        apart = bits and self._place.has_one_scale(call)
+        moved: dict[int, int] = {}
+
+        def read_number(number: int) -> int:
+            read = self._read(number, bits)
+            if not apart or self._place.takes_scale(number, call):
+                return read
+            if read not in moved:
+                moved[read] = self._emit(Requantize, read, f"requantize_{call.name}")
+            return moved[read]
 
         def read(leaf: Any) -> Any:
-            return Ref(self._read(leaf.index, bits)) if isinstance(leaf, Ref) else leaf
+            return Ref(read_number(leaf.index)) if isinstance(leaf, Ref) else leaf
 
         args, kwargs = map_structure(read, call.args), map_structure(read, call.kwargs)
-        inputs = tuple(self._read(i, bits) for i in call.inputs)
+        inputs = tuple(map(read_number, call.inputs))
         self._calls.append(replace(call, args=args, kwargs=kwargs, inputs=inputs))
         for number in call.outputs:
             self._values[number] = _Value(number, bits)
@@ -128,9 +122,10 @@ class Wiring:
 
     def _emit(self, make: Any, number: int, name: str) -> int:
         """Adds a call of a new layer on a tensor; returns its output."""
-        label = name
+        label, count = name, 0
         while label in self._names:
-            label += "_1"
+            count += 1
+            label = f"{name}_{count}"
         self._names.add(label)
         old = self._tensors[number]
         self._tensors.append(Tensor(old.shape, old.dtype))
@@ -152,7 +147,7 @@ def wired(model: Any, schemes: dict[str, str], simulation: dict[str, str]) -> An
     made: dict[str, tuple[Any, Any]] = {}
 
     def make(name: str, layer: Any) -> Any:
-        if isinstance(layer, (InputQuantizer, Boundary)):
+        if isinstance(layer, (InputQuantizer, Boundary, Requantize)):
             return layer
         copy = copy_layer(layer, name=name)
         config = place.config(name, layer)
