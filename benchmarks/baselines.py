@@ -57,7 +57,7 @@ BASELINES: dict[str, Baseline] = {
     "resnet8_cifar10": Baseline(task="cifar10", build="resnet8", epochs=30),
     "resnet20_cifar10": Baseline(task="cifar10", build="resnet20", epochs=25),
     "mobilenet_v2_035_cifar10": Baseline(task="cifar10", build="mobilenet_v2_035", epochs=20),
-    "efficientnet_cifar10": Baseline(task="cifar10", build="efficientnet_small", epochs=20),
+    "efficientnet_cifar10": Baseline(task="cifar10", build="efficientnet_small", epochs=12),
 }
 
 

@@ -120,8 +120,8 @@ def _twins(graph: Graph, simulated: Mapping[int, np.ndarray]) -> dict[int, list[
             alike.setdefault((type(call.layer), call.inputs), []).append(call.outputs[0])
     for numbers in alike.values():
         for one in numbers:
-            equal = [n for n in numbers if n != one and np.array_equal(simulated[n], simulated[one])]
-            found[one] = equal
+            own = simulated[one]
+            found[one] = [n for n in numbers if n != one and np.array_equal(simulated[n], own)]
     return found
 
 

@@ -1,4 +1,8 @@
-"""An EfficientNet for small images (Tan and Le 2019, "EfficientNet", table 1, half the width)."""
+"""An EfficientNet for small images (Tan and Le 2019, "EfficientNet", table 1, half the width).
+
+The maps are halved at the second, fourth and sixth stage, so that most of the network works at
+16x16: it is a network to be trained on a CPU in an hour.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,11 @@ from typing import Any
 
 from tfedge._keras import keras
 
-# Expansion, channels, repeats, stride of the first, kernel: the paper's stages at width 0.5.
+# Expansion, channels, repeats, stride of the first, kernel: six of the paper's stages, width 0.5.
 _STAGES = (
     (1, 8, 1, 1, 3),
-    (6, 16, 2, 1, 3),
-    (6, 24, 2, 2, 5),
+    (6, 16, 2, 2, 3),
+    (6, 24, 2, 1, 5),
     (6, 40, 3, 2, 3),
     (6, 56, 2, 1, 5),
     (6, 96, 2, 2, 5),

@@ -21,6 +21,7 @@ from tfedge.quant.divisors import divisor_bounds, divisors
 from tfedge.quant.normalise import normalise
 from tfedge.quant.ranges import calibrate, check_simulation, prepare_kernels
 from tfedge.quant.treatment import QAT_SCHEMES
+from tfedge.quant.twins import without_twins
 from tfedge.quant.wiring import wired
 from tfedge.quantized import (
     Range,
@@ -146,7 +147,8 @@ def quantize_aware(
     equal = _with_output_names(rewritten.model, output_names(functional_of(model)))
     added = {x.name for x in equal.layers} - rewritten.schemes.keys()
     schemes = {**dict.fromkeys(added, scheme), **rewritten.schemes}
-    result = wired(equal, schemes, simulation)
+    single, twins = without_twins(trace(equal), schemes)
+    result = wired(single, schemes, simulation)
     if not is_quantized(result):
         raise ModelError(
             "the model has nothing to quantize: every layer stays float",
@@ -156,7 +158,8 @@ def quantize_aware(
     name_outputs(result)
     prepare_kernels(result)
     _ORIGINS[result] = rewritten.origin
-    _NOTES[result] = (*rewritten.refused, *rewritten.caveats, *rewritten.notes.values())
+    notes = [*rewritten.notes.values(), *twins.values()]
+    _NOTES[result] = (*rewritten.refused, *rewritten.caveats, *notes)
     if calibration is not None:
         calibrate(result, calibration)
     return result

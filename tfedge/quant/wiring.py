@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tfedge.graph.copying import copy_layer
-from tfedge.graph.trace import Call, Graph, Ref, Tensor, map_structure, replay, trace
+from tfedge.graph.trace import Call, Graph, Ref, Tensor, map_structure, replay
 from tfedge.quant.configs import InputQuantizer, TfedgeQuantizeWrapper
 from tfedge.quant.placement import Placement, is_operation, rule_of
 from tfedge.quant.quantizers import ActivationQuantizer
@@ -134,15 +134,14 @@ class Wiring:
         return out
 
 
-def wired(model: Any, schemes: dict[str, str], simulation: dict[str, str]) -> Any:
+def wired(graph: Graph, schemes: dict[str, str], simulation: dict[str, str]) -> Any:
     """The quantize-aware form of a normalised float model, with its weights.
 
     Args:
-        model: What `normalise` made.
+        graph: Traced from what `normalise` made.
         schemes: Scheme of each of its layers by name.
         simulation: Fields of `configs.Simulation`, but for the bits.
     """
-    graph = trace(model)
     place = Placement(graph, schemes)
     made: dict[str, tuple[Any, Any]] = {}
 
