@@ -147,12 +147,13 @@ def test_equal_layers_on_one_tensor_are_one_layer_as_in_the_file():
     parts = [L.Conv2D(4, 1, name=f"reads{i}")(x) for i, x in enumerate(relus[:2])]
     pools = [L.MaxPooling2D(2, name=f"pool{i}")(x) for i, x in enumerate(relus[2:])]
     heads = [L.Dense(3, name=f"head{i}")(L.Flatten()(x)) for i, x in enumerate([*parts, *pools])]
-    model = keras.Model(image, [*heads, L.ReLU(4.0, name="kept")(norm)])
+    model = keras.Model(image, [*heads, L.ReLU(name="kept")(norm)])
     randomize(model)
     aware = quant.quantize_aware(model, calibration=_DATA)
     names = {x.name for x in aware.layers}
     assert len(names & {f"quant_relu{i}" for i in range(4)}) == 1
-    assert len(names & {"pool0", "pool1"}) == 1 and "quant_kept" in names
+    assert len(names & {"pool0", "pool1"}) == 1 and "kept" in names
+    assert aware.output_names == model.output_names
     assert any("computes the same as" in note for note in quant.report(aware).notes)
     rows = tfedge.verify_ops(aware, tfedge.convert(aware), _DATA, limit=32)
     assert all(row.exact == 1.0 for row in rows)
@@ -167,3 +168,21 @@ def test_equal_layers_of_unlike_schemes_or_with_dropout_stay_apart():
     aware = quant.quantize_aware(model, calibration=_DATA, overrides={"other": "w8a16"})
     names = {x.name for x in aware.layers}
     assert {"a", "b"} <= names and {"quant_one", "quant_other"} <= names
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w8a16", "w4a8"])
+def test_biases_beside_kernels_with_a_scale_a_unit_are_rounded_once(scheme):
+    image = keras.Input((24,), name="image")
+    x = L.Dense(32, activation="relu", name="hidden")(image)
+    x = L.Conv2DTranspose(16, 2, name="transpose")(L.Reshape((2, 2, 8))(x))
+    model = keras.Model(image, L.Dense(16, name="out")(L.Flatten()(x)))
+    randomize(model)
+    data = np.random.default_rng(2).normal(size=(64, 24)).astype("float32")
+    aware = quant.quantize_aware(model, scheme, data)
+    inside = flatbuffer.read(tfedge.convert(aware, scheme).data)
+    biases = [t for t in inside.subgraphs[0].tensors if _is_bias(t)]
+    assert len(biases) == 3
+    for name, tensor in zip(("hidden", "transpose", "out"), biases, strict=True):
+        codes = flatbuffer.tensor_data(inside, tensor)
+        wanted = aware.get_layer(f"quant_{name}").layer.bias.numpy() / tensor.quantization.scale
+        assert np.abs(codes - wanted).max() <= 0.5 + 1e-4 * np.abs(wanted).max()

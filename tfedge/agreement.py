@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tfedge._keras import tf
+from tfedge._keras import keras, tf
 from tfedge.graph.execute import execute
+from tfedge.graph.rewrite import activation_name
 from tfedge.graph.trace import Graph, Ref, flatten, map_structure, trace
 from tfedge.quantized import layer_name
 from tfedge.record import OpAgreement
@@ -112,17 +113,25 @@ def _input_tensors(graph: Graph, file: _File) -> dict[int, int]:
 
 
 def _twins(graph: Graph, simulated: Mapping[int, np.ndarray]) -> dict[int, list[int]]:
-    """Other tensors that are made of the same ones and are equal: of which the file keeps one."""
+    """Other tensors of which the file keeps one: handed on, or equal and made of the same ones."""
     found: dict[int, list[int]] = {}
     alike: dict[tuple[Any, ...], list[int]] = {}
     for call in graph.calls:
-        if call.inputs and len(call.outputs) == 1:
-            alike.setdefault((type(call.layer), call.inputs), []).append(call.outputs[0])
+        if not call.inputs or len(call.outputs) != 1:
+            continue
+        alike.setdefault((type(call.layer), call.inputs), []).append(call.outputs[0])
+        identity = isinstance(call.layer, keras.layers.Activation)
+        if identity and activation_name(call.layer) == "linear":
+            alike[call.layer, call.inputs] = [call.inputs[0], call.outputs[0]]
     for numbers in alike.values():
         for one in numbers:
-            own = simulated[one]
-            found[one] = [n for n in numbers if n != one and np.array_equal(simulated[n], own)]
+            equal = (n for n in numbers if n != one and _equal(simulated, n, one))
+            found.setdefault(one, []).extend(equal)
     return found
+
+
+def _equal(values: Mapping[int, np.ndarray], one: int, other: int) -> bool:
+    return one in values and other in values and np.array_equal(values[one], values[other])
 
 
 def _matched(graph: Graph, file: _File, simulated: Mapping[int, np.ndarray]) -> dict[int, int]:

@@ -62,11 +62,13 @@ class CodedKernel:
         codes: int8, channels first as in the file: [units, inputs] or [filters, h, w, inputs].
         scales: float32 [channels].
         scale: The one that stands for them in the meantime.
+        bias: float32 [channels], or None: so that it is not rounded twice.
     """
 
     codes: np.ndarray
     scales: np.ndarray
     scale: float
+    bias: np.ndarray | None = None
 
 
 @dataclass

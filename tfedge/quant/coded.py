@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,3 +47,21 @@ def by_codes(kernel: Any, quantize: Callable[[Any, Any], Any], limit: Any, bits:
         num_bits=bits,
         narrow_range=True,
     )
+
+
+@contextlib.contextmanager
+def biases_noted(layer: Any) -> Iterator[None]:
+    """Adds a layer's bias to what is noted of its kernel within the block.
+
+    Args:
+        layer: A built layer.
+    """
+    now = export()
+    before = 0 if now is None else len(now.kernels)
+    yield
+    if now is None or len(now.kernels) == before or not getattr(layer, "use_bias", False):
+        return
+    with tf.init_scope():
+        bias = np.asarray(layer.bias)
+    if bias.shape == now.kernels[-1].scales.shape:
+        now.kernels[-1] = replace(now.kernels[-1], bias=bias)

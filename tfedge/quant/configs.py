@@ -14,6 +14,7 @@ from tfedge._keras import keras, tf
 from tfedge.errors import ModelError
 from tfedge.graph.rewrite import activation_name
 from tfedge.quant import _tfmot, observe
+from tfedge.quant.coded import biases_noted
 from tfedge.quant.ends import Phase
 from tfedge.quant.file_arithmetic import (
     FileActivation,
@@ -343,7 +344,8 @@ class TfedgeQuantizeWrapper(_tfmot.QuantizeWrapperV2):
             visitor.reads(self, inputs)
         if export_bits() and config.output == "range":
             own |= _uncapped(layer)
-        quantized = [q(kernel, training, found) for kernel, q, found in self._weight_vars]
+        with biases_noted(layer):
+            quantized = [q(kernel, training, found) for kernel, q, found in self._weight_vars]
         function = self._function(training, without_activation)
         if visitor is not None:
             function = _visited(self, function or layer.activation, visitor)

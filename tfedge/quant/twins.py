@@ -57,12 +57,21 @@ def without_twins(graph: Graph, schemes: Mapping[str, str]) -> tuple[Graph, dict
             continue
         key = (call.inputs[0], schemes.get(call.name), *_identity(call.layer))
         twin = first.setdefault(key, call)
-        if twin is call or outputs.intersection(call.outputs):
+        if twin is call:
             calls.append(call)
             continue
-        moved[call.outputs[0]] = twin.outputs[0]
+        if outputs.intersection(call.outputs):  # Its name is the output's.
+            calls.append(_handing_on(call, twin.outputs[0]))
+        else:
+            moved[call.outputs[0]] = twin.outputs[0]
         notes[call.name] = f"'{call.name}' computes the same as '{twin.name}', which stands for it"
     return replace(graph, calls=calls), notes
+
+
+def _handing_on(call: Call, number: int) -> Call:
+    """A call that gives a tensor under the name of another call."""
+    layer = _L.Activation("linear", name=call.layer.name)
+    return replace(call, layer=layer, args=(Ref(number),), kwargs={}, inputs=(number,))
 
 
 def _may_stand_for_another(graph: Graph, call: Call) -> bool:

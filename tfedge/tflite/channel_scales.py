@@ -43,19 +43,20 @@ def restore_scales(model: schema.ModelT, kernels: Sequence[Any]) -> None:
             continue
         places = BIAS_OPS[name]
         index = int(op.inputs[places[1]])
-        found = _found(model, graph.tensors[index], kernels)
-        if found is None:
+        alike = _found(model, graph.tensors[index], kernels)
+        if not alike:
             continue
-        left.pop(id(found), None)
+        for found in alike:
+            left.pop(id(found), None)
         if index not in done:
-            graph.tensors.append(_copied(graph.tensors[index], found.scales))
+            graph.tensors.append(_copied(graph.tensors[index], alike[0].scales))
             done[index] = len(graph.tensors) - 1
         inputs = [int(i) for i in op.inputs]
         inputs[places[1]] = done[index]
         source = graph.tensors[inputs[places[0]]]
         if len(inputs) > places[2] and inputs[places[2]] >= 0:
             old = graph.tensors[inputs[places[2]]]
-            graph.tensors.append(_bias(model, old, found, float(source.quantization.scale[0])))
+            graph.tensors.append(_bias(model, old, alike, float(source.quantization.scale[0])))
             inputs[places[2]] = len(graph.tensors) - 1
         op.inputs = np.array(inputs, np.int32)
     missing = [k for k in left.values() if not any(_same(k, o) for o in kernels if o is not k)]
@@ -102,16 +103,17 @@ def _same(one: Any, other: Any) -> bool:
     return one.codes.shape == other.codes.shape and bool(np.all(one.codes == other.codes))
 
 
-def _found(model: schema.ModelT, tensor: Any, kernels: Sequence[Any]) -> Any:
+def _found(model: schema.ModelT, tensor: Any, kernels: Sequence[Any]) -> list[Any]:
+    """The kernels that a tensor may be: several where they have the same codes and scale."""
     quant = tensor.quantization
     if quant is None or quant.scale is None or len(quant.scale) == 0:
-        return None
+        return []
     scales = np.ravel(quant.scale)  # The converter may have repeated the one for each channel.
     near = [k for k in kernels if np.all(np.abs(k.scale / scales - 1.0) < 1e-4)]
     values = _codes(model, tensor) if near else None
     if values is None:
-        return None
-    return next((k for k in near if np.array_equal(values, k.codes)), None)
+        return []
+    return [k for k in near if np.array_equal(values, k.codes)]
 
 
 def _codes(model: schema.ModelT, tensor: Any) -> np.ndarray | None:
@@ -138,16 +140,38 @@ def _copied(tensor: Any, scales: np.ndarray) -> Any:
     return fresh
 
 
-def _bias(model: schema.ModelT, old: Any, kernel: Any, source_scale: float) -> Any:
-    """The bias in steps of source scale times channel scale."""
+def _bias(model: schema.ModelT, old: Any, kernels: Sequence[Any], source_scale: float) -> Any:
+    """The bias in steps of source scale times channel scale.
+
+    Args:
+        model: The file.
+        old: The bias in steps of source scale times the one scale.
+        kernels: What the kernel may be; the one with this bias counts.
+        source_scale: Of the op's input.
+
+    Raises:
+        ConversionError: The bias is no constant.
+    """
     codes = tensor_data(model, old)
     if codes is None:
         raise ConversionError("a bias is computed at run time", f"'{tensor_name(old)}'")
+    values, kernel = codes.astype(np.float64) * (kernels[0].scale * source_scale), kernels[0]
+    for other in kernels:
+        if other.bias is not None and _rounds_to(other.bias, values, other.scale * source_scale):
+            values, kernel = other.bias.astype(np.float64), other
+            break
     scales = kernel.scales * np.float32(source_scale)
-    exact = codes.astype(np.float64) * (kernel.scale / kernel.scales.astype(np.float64))
+    exact = values / (kernel.scales.astype(np.float64) * source_scale)
     ends = np.iinfo(codes.dtype)
     fresh = _copied(old, scales)
     fresh.buffer = add_buffer(
         model, np.clip(np.round(exact), ends.min, ends.max).astype(codes.dtype)
     )
     return fresh
+
+
+def _rounds_to(exact: np.ndarray, rounded: np.ndarray, step: float) -> bool:
+    """Whether values in steps are others rounded (the step itself is known to float32)."""
+    if exact.shape != rounded.shape:
+        return False
+    return bool(np.all(np.abs(rounded - exact) <= 0.51 * step + 1e-5 * np.abs(exact)))
