@@ -62,6 +62,27 @@ def test_every_op_computes_the_simulated_codes(aware, kernels):
         assert all(row.within_one == 1.0 for row in rows)
 
 
+@pytest.mark.filterwarnings("ignore::tfedge.quant.qat.QuantizationWarning")
+@pytest.mark.parametrize(("scheme", "least"), [("w4a8", 1.0), ("w8a16", 0.995)])
+def test_so_do_the_kernels_of_other_schemes(scheme, least):
+    model = _network()
+    randomize(model)
+    aware = quant.quantize_aware(model, scheme, _DATA)
+    rows = tfedge.verify_ops(aware, tfedge.convert(aware, scheme), _DATA, limit=32)
+    assert {row.layer: row.exact for row in rows if row.exact < least} == {}
+    assert all(row.within_one == 1.0 for row in rows)
+
+
+def test_strided_depthwise_kernels_of_16_bits_have_a_factor_of_16_bits():
+    image = keras.Input((8, 8, 3), name="image")
+    x = L.DepthwiseConv2D(3, strides=2, name="strided")(image)
+    model = keras.Model(image, x)
+    randomize(model)
+    aware = quant.quantize_aware(model, "w8a16", _DATA)
+    (row,) = tfedge.verify_ops(aware, tfedge.convert(aware, "w8a16"), _DATA)
+    assert row.op == "DEPTHWISE_CONV_2D" and row.exact == 1.0
+
+
 @pytest.mark.parametrize("scheme", ["w8a8", "w8a16", "w4a8"])
 def test_a_bias_of_one_number_is_that_number_in_every_channel(scheme):
     image = keras.Input((8, 8, 3), name="image")

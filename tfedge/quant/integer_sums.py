@@ -1,4 +1,4 @@
-"""Sums, means and changes of scale in inference, computed in the integers of the file.
+"""Sums, means and changes of scale of 8 bits in inference, in the integers of the file.
 
 XNNPACK's kernels (src/microparams-init.c and src/subgraph in its repository), with a, b, x whole
 codes less their zero points and s the steps:
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfedge._keras import tf
-from tfedge.quant.integer_grid import Range, narrow, step, whole
+from tfedge.quant.integer_grid import Range, half_up, narrow, step, whole
 
 _MULTIPLIER_BITS = 20  # Of the larger multiplier, less one.
 
@@ -51,7 +51,7 @@ class IntegerSum:
         Args:
             sums: Of `inputs`, float64.
         """
-        return narrow(_half_up(sums / self._unit)) * self._goal
+        return narrow(half_up(sums / self._unit)) * self._goal
 
 
 class IntegerMean:
@@ -82,7 +82,7 @@ class IntegerMean:
 
 
 def requantized(values: Any, source: Range, goal: Range) -> Any:
-    """Values of one grid on another, as a QUANTIZE between codes of 8 bits computes them.
+    """Values of one grid on another, as a QUANTIZE computes them.
 
     Args:
         values: float32, any shape.
@@ -91,9 +91,4 @@ def requantized(values: Any, source: Range, goal: Range) -> Any:
     """
     read, own = narrow(step(source)), narrow(step(goal))
     multiplier = tf.round(256.0 * (read / own))
-    return _half_up(whole(values / read) * multiplier / 256.0) * own
-
-
-def _half_up(values: Any) -> Any:
-    """Rounded, halves up; the gradient passes straight through."""
-    return values + tf.stop_gradient(tf.floor(values + 0.5) - values)
+    return half_up(whole(values / read) * multiplier / 256.0) * own

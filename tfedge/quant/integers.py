@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfedge._keras import keras
+from tfedge.quant.integer_fixed import FixedMean, FixedSum
 from tfedge.quant.integer_grid import Integers, Range, quantizes, target
 from tfedge.quant.integer_product import IntegerProduct
 from tfedge.quant.integer_sums import IntegerMean, IntegerSum
@@ -20,19 +21,21 @@ def integers_of(wrapper: Any, sources: Sequence[Range]) -> Integers | None:
         wrapper: The layer's quantize wrapper, in a built model.
         sources: What quantizes each tensor that the layer reads.
     """
-    layer = wrapper.layer
-    if not all(map(quantizes, sources)):
+    layer, goal = wrapper.layer, target(wrapper)
+    ends = [*sources, *([] if goal is None else [goal])]
+    bits = {quantizer.num_bits for quantizer, _ in ends}
+    if len(bits) > 1 or not all(map(quantizes, sources)):
         return None
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return None
     if wrapper._weight_vars:  # But an embedding, which looks rows up.
         kernel = wrapper._weight_vars[0]
         return IntegerProduct(wrapper, kernel, sources[0]) if hasattr(layer, "use_bias") else None
-    goal = target(wrapper)
     if goal is None:
         return None
+    wide = bits == {16}
     if isinstance(layer, (_L.Add, _L.Subtract)) and len(sources) == 2:
-        return IntegerSum(sources, goal)
+        return FixedSum(sources, goal) if wide else IntegerSum(sources, goal)
     if isinstance(layer, (_L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D)):
-        return IntegerMean(sources[0], goal)
+        return FixedMean(sources[0], goal) if wide else IntegerMean(sources[0], goal)
     return None

@@ -6,6 +6,7 @@ from typing import Any
 
 from tfedge._keras import keras, tf
 from tfedge.quant.configs import Untracked, plain_inference, source_quantizer
+from tfedge.quant.integer_fixed import requantized_fixed
 from tfedge.quant.integer_grid import Range, joined, quantizes
 from tfedge.quant.integer_sums import requantized
 from tfedge.quantized import BOUNDARY_SCOPE, export_bits
@@ -33,7 +34,7 @@ class Requantize(keras.layers.Layer):
     the converter would bring a pooling or padding before it to that scale too, and with it all
     others that read what it gives; where two such ops read it, it gives up. So the scales part
     here. In training the layer hands its input through: the quantizer behind the op rounds. In
-    inference it rounds as XNNPACK's QUANTIZE does.
+    inference it rounds as the runtime's QUANTIZE does.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -60,5 +61,7 @@ class Requantize(keras.layers.Layer):
             return goal[0](inputs, False, goal[1])
         source: Range | None = None if self._source is None else self._source.value
         if source and plain_inference(training) and quantizes(source) and quantizes(goal):
-            return requantized(inputs, source, goal)
+            if source[0].num_bits == 8:
+                return requantized(inputs, source, goal)
+            return requantized_fixed(inputs, source, goal)
         return tf.identity(inputs)
