@@ -18,7 +18,7 @@ from tfedge.quantized import (
     BOUNDARY_SCOPE,
     CONCAT_SCOPE,
     STAND_INS,
-    CodedKernel,
+    Export,
     all_layers,
     exporting,
     is_quantized,
@@ -169,7 +169,7 @@ def lower(
     with exporting(spec.activation_bits) as export:
         frozen = _freeze(source)
     raw = _convert(frozen, source, spec, calibration)
-    return _finish(raw, source, spec, io, export.kernels)
+    return _finish(raw, source, spec, io, export)
 
 
 def _check_combination(source: Source, spec: QuantScheme, calibration: Any, model: Any) -> None:
@@ -344,9 +344,7 @@ def _reason(error: BaseException, said: str) -> str:
     return text if len(text) <= 400 else text[:200] + " ... " + text[-200:]
 
 
-def _finish(
-    raw: bytes, source: Source, spec: QuantScheme, io: str, kernels: list[CodedKernel]
-) -> bytes:
+def _finish(raw: bytes, source: Source, spec: QuantScheme, io: str, exported: Export) -> bytes:
     """Integer ends, scales, bias types, layer names and the signature."""
     model = flatbuffer.read(raw)
     graph = model.subgraphs[0]
@@ -358,8 +356,8 @@ def _finish(
     model.signatureDefs = None
     graph.inputs = order
     if source.schemes:
-        channel_scales.restore_scales(model, kernels)
-        channel_scales.mend_uniform_biases(model)
+        channel_scales.restore_scales(model, exported.kernels)
+        channel_scales.mend_uniform_biases(model, exported.uniform_biases)
         standins.restore_functions(model, STAND_INS)
         standins.restore_concatenations(model, CONCAT_SCOPE)
         standins.remove_boundaries(model, BOUNDARY_SCOPE)

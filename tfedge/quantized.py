@@ -78,10 +78,12 @@ class Export:
     Attributes:
         activation_bits: 8 or 16.
         kernels: What was exported with a scale that must be replaced.
+        uniform_biases: Numbers that are a layer's bias in all channels.
     """
 
     activation_bits: int
     kernels: list[CodedKernel] = field(default_factory=list)
+    uniform_biases: list[float] = field(default_factory=list)
 
 
 _EXPORT: contextvars.ContextVar[Export | None] = contextvars.ContextVar("export", default=None)

@@ -51,7 +51,9 @@ def by_codes(kernel: Any, quantize: Callable[[Any, Any], Any], limit: Any, bits:
 
 @contextlib.contextmanager
 def biases_noted(layer: Any) -> Iterator[None]:
-    """Adds a layer's bias to what is noted of its kernel within the block.
+    """Notes a layer's bias in the present export: what the converter rounds in another step.
+
+    With a kernel whose codes are noted within the block, or as a number where it is one number.
 
     Args:
         layer: A built layer.
@@ -59,9 +61,11 @@ def biases_noted(layer: Any) -> Iterator[None]:
     now = export()
     before = 0 if now is None else len(now.kernels)
     yield
-    if now is None or len(now.kernels) == before or not getattr(layer, "use_bias", False):
+    if now is None or not getattr(layer, "use_bias", False):
         return
     with tf.init_scope():
         bias = np.asarray(layer.bias)
-    if bias.shape == now.kernels[-1].scales.shape:
+    if len(now.kernels) > before and bias.shape == now.kernels[-1].scales.shape:
         now.kernels[-1] = replace(now.kernels[-1], bias=bias)
+    elif bias.size and np.ptp(bias) == 0:
+        now.uniform_biases.append(float(bias.flat[0]))

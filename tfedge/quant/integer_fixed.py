@@ -1,10 +1,11 @@
-"""Sums, means and changes of scale of 16-bit activations in inference, in the file's integers.
+"""Sums, products, means and changes of scale of 16-bit activations, in the integers of the file.
 
-TFLite's own kernels compute them (tensorflow/lite/kernels/internal/reference: add.h, reduce.h,
-requantize.h), with a, b, x codes, s the steps, t = 2 * max(s_a, s_b), and `*` as
+TFLite's own kernels compute them (tensorflow/lite/kernels/internal/reference: add.h, mul.h,
+reduce.h, requantize.h), with a, b, x codes, s the steps, t = 2 * max(s_a, s_b), and `*` as
 `integer_grid.fixed_point` computes it, halves away from 0:
 
     sum:      y = (a * 2^15 * s_a/t + b * 2^15 * s_b/t) * (t / (2^15 * s_y))
+    product:  y = (a * b) * (s_a * s_b / s_y)
     mean:     y = sum(x) * (s_x / s_y / n), n the number of values
     quantize: y = x * (s_x / s_y)
 """
@@ -47,6 +48,31 @@ class FixedSum:
         """
         codes = fixed_point(sums, self._twice / (_SHIFT * self._goal), away=True)
         return narrow(codes * self._goal)
+
+
+class FixedMultiply:
+    """The product of two tensors.
+
+    Args:
+        sources: What quantizes the two.
+        goal: What quantizes the output.
+    """
+
+    def __init__(self, sources: Sequence[Range], goal: Range) -> None:
+        self._reads, self._goal = [_stored(s) for s in sources], _stored(goal)
+
+    def inputs(self, values: Sequence[Any]) -> list[Any]:
+        """Codes, float64."""
+        return [_codes(v, read) for v, read in zip(values, self._reads, strict=True)]
+
+    def outputs(self, products: Any) -> Any:
+        """The output on its grid, float32.
+
+        Args:
+            products: Of `inputs`, float64.
+        """
+        scale = self._reads[0] * self._reads[1] / self._goal
+        return narrow(fixed_point(products, scale, away=True) * self._goal)
 
 
 class FixedMean:

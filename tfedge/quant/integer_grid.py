@@ -110,6 +110,13 @@ def step(source: Range) -> Any:
     return tf.stop_gradient(width / (2.0 ** source[0].num_bits - 1.0))
 
 
+def zero_point(source: Range) -> Any:
+    """The code of 0, float32."""
+    low = tf.cast(source[0].bounds(source[1])[0], tf.float64)
+    least = -(2.0 ** (source[0].num_bits - 1))
+    return tf.stop_gradient(narrow(tf.round(least - low / step(source))))
+
+
 def snapped(values: Any, source: Range) -> Any:
     """The values on the grid of what quantizes them, but not clipped.
 

@@ -35,6 +35,7 @@ from tfedge.quant.integer_grid import (
 )
 
 _HALF = 256.0
+_COARSE = 2048.0
 
 
 class IntegerProduct:
@@ -97,7 +98,9 @@ class IntegerProduct:
             codes = _HALF * upper + lower
         if self._gain is not None:
             codes *= tf.cast(tf.sign(self._gain), self._kind)
-        result = self._scaled(codes + self._bias)
+        for part in self._bias:
+            codes += part
+        result = self._scaled(codes)
         if self._gain is None:
             return result
         return tf.math.divide_no_nan(result - self._shift, self._gain)
@@ -112,15 +115,22 @@ class IntegerProduct:
         goal = tf.cast(self._goal, tf.float64)
         return narrow(self._scale(codes, read * weight / goal)) * self._goal
 
-    def _bias_codes(self, layer: Any, bias_step: Any) -> Any:
-        """Codes of the bias that the file has, [channels] or 0."""
+    def _bias_codes(self, layer: Any, bias_step: Any) -> list[Any]:
+        """Codes of the bias that the file has, [channels], in parts that are added one by one.
+
+        In float32 the last part has no digits where sums below 2^24 have theirs, so that a bias of
+        more than that is rounded once, with the sum.
+        """
         bias = layer.bias if layer.use_bias else None
         if self._gain is not None:
             bias = self._shift if bias is None else self._shift + bias * self._gain
         if bias is None:
-            return tf.constant(0.0, self._kind)
+            return []
         codes = whole(tf.math.divide_no_nan(tf.cast(bias, tf.float64), bias_step))
-        return tf.cast(codes, self._kind)
+        if self._kind == tf.float64:
+            return [codes]
+        upper = _COARSE * tf.stop_gradient(tf.round(codes / _COARSE))
+        return [narrow(codes - upper), narrow(upper)]
 
 
 def _scaling(layer: Any, bits: int, weight_bits: int) -> Callable[[Any, Any], Any] | None:

@@ -1,11 +1,13 @@
-"""Sums, means and changes of scale of 8 bits in inference, in the integers of the file.
+"""Sums, products, means and changes of scale of 8 bits in inference, in the integers of the file.
 
 XNNPACK's kernels (src/microparams-init.c and src/subgraph in its repository), with a, b, x whole
 codes less their zero points and s the steps:
 
     sum:   y = (a * M_a + b * M_b + 2^(k-1)) >> k,  M_a = round(s_a / s_y * 2^k), M_b alike,
            k such that the larger of both has 21 bits
-    mean:  y = round(sum(x) * m),  m = s_x / (s_y * n), n the number of values, rounded to even
+    product: y = round(a * b * m),  m = s_a * s_b / s_y in float32, rounded to even
+    mean:  y = round((sum(x) + n * z_x) * m + (z_y - z_x * s_x / s_y)) - z_y,  m = s_x / (s_y * n),
+           n the number of values, z the zero points, all in float32, rounded to even
     quantize: y = (x * M + 128) >> 8,  M = round(s_x / s_y * 256)
 """
 
@@ -15,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfedge._keras import tf
-from tfedge.quant.integer_grid import Range, half_up, narrow, step, whole
+from tfedge.quant.integer_grid import Range, half_up, narrow, step, whole, zero_point
 
 _MULTIPLIER_BITS = 20  # Of the larger multiplier, less one.
 
@@ -54,6 +56,32 @@ class IntegerSum:
         return narrow(half_up(sums / self._unit)) * self._goal
 
 
+class IntegerMultiply:
+    """The product of two tensors.
+
+    Args:
+        sources: What quantizes the two.
+        goal: What quantizes the output.
+    """
+
+    def __init__(self, sources: Sequence[Range], goal: Range) -> None:
+        self._reads = [narrow(step(s)) for s in sources]
+        self._goal = narrow(step(goal))
+
+    def inputs(self, values: Sequence[Any]) -> list[Any]:
+        """Codes, float32."""
+        return [whole(v / read) for v, read in zip(values, self._reads, strict=True)]
+
+    def outputs(self, products: Any) -> Any:
+        """The output on its grid, float32.
+
+        Args:
+            products: Of `inputs`, float32.
+        """
+        scale = self._reads[0] * self._reads[1] / self._goal
+        return whole(products * scale) * self._goal
+
+
 class IntegerMean:
     """The mean over all places of a tensor with channels last.
 
@@ -64,6 +92,7 @@ class IntegerMean:
 
     def __init__(self, source: Range, goal: Range) -> None:
         self._read, self._goal = narrow(step(source)), narrow(step(goal))
+        self._zeros = zero_point(source), zero_point(goal)
         self._count: Any = None
 
     def inputs(self, values: Any) -> Any:
@@ -77,8 +106,11 @@ class IntegerMean:
         Args:
             sums: The mean of `inputs`.
         """
-        codes = whole(sums * self._count) * (self._read / (self._goal * self._count))
-        return whole(codes) * self._goal
+        before, behind = self._zeros
+        codes = whole(sums * self._count) + self._count * before
+        offset = behind - before * (self._read / self._goal)
+        codes = codes * (self._read / (self._goal * self._count)) + offset
+        return (whole(codes) - behind) * self._goal
 
 
 def requantized(values: Any, source: Range, goal: Range) -> Any:

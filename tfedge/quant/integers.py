@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfedge._keras import keras
-from tfedge.quant.integer_fixed import FixedMean, FixedSum
+from tfedge.quant.integer_fixed import FixedMean, FixedMultiply, FixedSum
 from tfedge.quant.integer_grid import Integers, Range, quantizes, target
 from tfedge.quant.integer_product import IntegerProduct
-from tfedge.quant.integer_sums import IntegerMean, IntegerSum
+from tfedge.quant.integer_sums import IntegerMean, IntegerMultiply, IntegerSum
 
 _L = keras.layers
 
@@ -36,6 +36,8 @@ def integers_of(wrapper: Any, sources: Sequence[Range]) -> Integers | None:
     wide = bits == {16}
     if isinstance(layer, (_L.Add, _L.Subtract)) and len(sources) == 2:
         return FixedSum(sources, goal) if wide else IntegerSum(sources, goal)
+    if isinstance(layer, _L.Multiply) and len(sources) == 2:
+        return FixedMultiply(sources, goal) if wide else IntegerMultiply(sources, goal)
     if isinstance(layer, (_L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D)):
         return FixedMean(sources[0], goal) if wide else IntegerMean(sources[0], goal)
     return None

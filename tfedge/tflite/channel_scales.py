@@ -67,7 +67,7 @@ def restore_scales(model: schema.ModelT, kernels: Sequence[Any]) -> None:
         )
 
 
-def mend_uniform_biases(model: schema.ModelT) -> None:
+def mend_uniform_biases(model: schema.ModelT, numbers: Sequence[float] = ()) -> None:
     """Gives biases that are one number in all channels that number in all channels.
 
     The converter quantizes a constant of equal values once, in the step of the first channel, and
@@ -77,6 +77,7 @@ def mend_uniform_biases(model: schema.ModelT) -> None:
 
     Args:
         model: A file of a quantize-aware model.
+        numbers: What such biases may be; else a code stands for the number.
     """
     for _, graph, op in list(operators(model)):
         name = op_name(model, op)
@@ -93,7 +94,11 @@ def mend_uniform_biases(model: schema.ModelT) -> None:
         if len(scales) != len(codes) or len(codes) < 2 or np.ptp(scales) == 0:
             continue
         if np.ptp(codes) == 0 and codes[0] and np.all(scales > 0):
-            exact = codes * (float(scales[0]) / scales.astype(np.float64))
+            first = float(scales[0])
+            value = min(numbers, key=lambda v: abs(v - codes[0] * first), default=np.inf)
+            if abs(value - codes[0] * first) > 0.51 * first + 1e-6 * abs(codes[0] * first):
+                value = codes[0] * first
+            exact = value / scales.astype(np.float64)
             ends = np.iinfo(codes.dtype)
             mended = np.clip(np.round(exact), ends.min, ends.max).astype(codes.dtype)
             tensor.buffer = add_buffer(model, mended)
