@@ -68,7 +68,8 @@ class Wiring:
 
         def read_number(number: int) -> int:
             read = self._read(number, bits)
-            if not apart or self._place.takes_scale(number, call):
+            floats = self._tensors[read].dtype.startswith("float")
+            if not (apart and floats) or self._place.takes_scale(number, call):
                 return read
             if read not in moved:
                 moved[read] = self._emit(Requantize, read, f"requantize_{call.name}")
