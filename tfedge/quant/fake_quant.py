@@ -22,16 +22,17 @@ _ROWS = 4  # Of so many rows one is taken for the gradient of a range.
 
 
 @functools.lru_cache(maxsize=None, typed=True)
-def constant(value: Any) -> Any:
+def constant(value: Any, dtype: Any = None) -> Any:
     """A small constant that a traced function holds once, however often it is used.
 
     Python numbers would each become an op of their own, and tracing time goes by ops.
 
     Args:
         value: A number or a tuple of numbers.
+        dtype: A TensorFlow type; None: by the value.
     """
     with tf.init_scope(), tf.device("CPU:0"):
-        return tf.constant(value)
+        return tf.constant(value, dtype)
 
 
 def largest(x: Any, axes: int) -> Any:

@@ -2,7 +2,7 @@
 
 TFLite's own kernels compute them (tensorflow/lite/kernels/internal/reference: add.h, mul.h,
 reduce.h, requantize.h), with a, b, x codes, s the steps, t = 2 * max(s_a, s_b), and `*` as
-`integer_grid.fixed_point` computes it, halves away from 0:
+`integer_ops.fixed_point` computes it, halves away from 0:
 
     sum:      y = (a * 2^15 * s_a/t + b * 2^15 * s_b/t) * (t / (2^15 * s_y))
     product:  y = (a * b) * (s_a * s_b / s_y)
@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfedge._keras import tf
-from tfedge.quant.integer_grid import Range, fixed_point, narrow, step, whole
+from tfedge.quant import integer_ops as ops
+from tfedge.quant.integer_grid import Range, narrow, step, whole
 
 _SHIFT = 2.0**15
 
@@ -35,10 +36,8 @@ class FixedSum:
 
     def inputs(self, values: Sequence[Any]) -> list[Any]:
         """The tensors in steps of t / 2^15, float64."""
-        return [
-            fixed_point(_codes(value, read) * _SHIFT, read / self._twice, away=True)
-            for value, read in zip(values, self._reads, strict=True)
-        ]
+        pairs = zip(values, self._reads, strict=True)
+        return [ops.fixed_terms(value, read, read / self._twice) for value, read in pairs]
 
     def outputs(self, sums: Any) -> Any:
         """The output on its grid, float32.
@@ -46,8 +45,7 @@ class FixedSum:
         Args:
             sums: Of `inputs`, float64.
         """
-        codes = fixed_point(sums, self._twice / (_SHIFT * self._goal), away=True)
-        return narrow(codes * self._goal)
+        return ops.fixed_sums(sums, self._twice / (_SHIFT * self._goal), self._goal)
 
 
 class FixedMultiply:
@@ -63,7 +61,7 @@ class FixedMultiply:
 
     def inputs(self, values: Sequence[Any]) -> list[Any]:
         """Codes, float64."""
-        return [_codes(v, read) for v, read in zip(values, self._reads, strict=True)]
+        return [ops.wide_codes(v, read) for v, read in zip(values, self._reads, strict=True)]
 
     def outputs(self, products: Any) -> Any:
         """The output on its grid, float32.
@@ -72,7 +70,7 @@ class FixedMultiply:
             products: Of `inputs`, float64.
         """
         scale = self._reads[0] * self._reads[1] / self._goal
-        return narrow(fixed_point(products, scale, away=True) * self._goal)
+        return ops.fixed_sums(products, scale, self._goal)
 
 
 class FixedMean:
@@ -90,7 +88,7 @@ class FixedMean:
     def inputs(self, values: Any) -> Any:
         """Codes, float64."""
         self._count = tf.cast(tf.reduce_prod(tf.shape(values)[1:-1]), tf.float64)
-        return _codes(values, self._read)
+        return ops.wide_codes(values, self._read)
 
     def outputs(self, sums: Any) -> Any:
         """The mean on its grid, float32.
@@ -99,7 +97,7 @@ class FixedMean:
             sums: The mean of `inputs`, float64.
         """
         totals = whole(sums * self._count)
-        codes = fixed_point(totals, self._read / self._goal, away=True, count=self._count)
+        codes = ops.fixed_point(totals, self._read / self._goal, away=True, count=self._count)
         return narrow(codes * self._goal)
 
 
@@ -112,13 +110,9 @@ def requantized_fixed(values: Any, source: Range, goal: Range) -> Any:
         goal: What quantizes the result (whose ends clip it).
     """
     read, own = _stored(source), _stored(goal)
-    return narrow(fixed_point(_codes(values, read), read / own, away=True) * own)
+    return ops.fixed_moved(values, read, read / own, own)
 
 
 def _stored(source: Range) -> Any:
     """The step as the file stores it, in float32, as float64."""
     return tf.cast(narrow(step(source)), tf.float64)
-
-
-def _codes(values: Any, read: Any) -> Any:
-    return whole(tf.cast(values, tf.float64) / read)

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from tfedge._keras import keras, tf
+from tfedge.quant.fake_quant import constant
 from tfedge.quant.file_arithmetic import relu_of
-
-_LEAST_FACTOR = 2.0**-100  # Of what rounds to 0 anyway.
+from tfedge.quant.integer_ops import on_grid, range_step
 
 Range = tuple[Any, dict]
 """A quantizer with its variables."""
@@ -105,9 +105,9 @@ def is_norm(layer: Any) -> bool:
 
 def step(source: Range) -> Any:
     """The step between the codes of a range, float64: what the converter computes it in."""
-    low, high = (tf.cast(end, tf.float64) for end in source[0].bounds(source[1]))
-    width = tf.where(high > low, high - low, 1.0)  # As `quantizers` exports an empty range.
-    return tf.stop_gradient(width / (2.0 ** source[0].num_bits - 1.0))
+    low, high = source[0].bounds(source[1])
+    levels = constant(2.0 ** source[0].num_bits - 1.0, tf.float64)
+    return range_step(tf.convert_to_tensor(low), tf.convert_to_tensor(high), levels)
 
 
 def zero_point(source: Range) -> Any:
@@ -126,8 +126,7 @@ def snapped(values: Any, source: Range) -> Any:
         values: float32, any shape.
         source: The quantizer, of any number of bits.
     """
-    grid = narrow(step(source))
-    return narrow(whole(tf.cast(values, tf.float64) / tf.cast(grid, tf.float64))) * grid
+    return on_grid(values, narrow(step(source)))
 
 
 def narrow(values: Any) -> Any:
@@ -136,72 +135,9 @@ def narrow(values: Any) -> Any:
 
 
 def whole(values: Any) -> Any:
-    """The values rounded to even; the gradient passes straight through.
+    """A few values rounded to even; the gradient passes straight through.
 
-    Exact: a float and its nearest whole number differ by a float.
+    Exact: a float and its nearest whole number differ by a float. For large tensors there are
+    `integer_ops`.
     """
     return values + tf.stop_gradient(tf.round(values) - values)
-
-
-def half_up(values: Any) -> Any:
-    """The values rounded, halves up; the gradient passes straight through."""
-    return values + tf.stop_gradient(tf.floor(values + 0.5) - values)
-
-
-def fixed_point(values: Any, factor: Any, away: bool = False, count: Any = 1) -> Any:
-    """Whole numbers times a factor, rounded twice, as TFLite's own kernels compute it.
-
-    The factor is q * 2^(e-31) with 2^30 <= q <= 2^31 (MultiplyByQuantizedMultiplier of gemmlowp and
-    ruy):
-
-        y = (((x * 2^max(e, 0) * q + 2^30) >> 31) + 2^(-e-1)) >> -e    (the latter for e < 0)
-
-    For a mean of n values, n in [2^k, 2^(k+1)), q becomes floor(q * 2^k / n) and e becomes e - k.
-
-    Args:
-        values: float64, whole, up to 2^53.
-        factor: float64, positive.
-        away: The last rounding takes halves away from 0 (gemmlowp's), not up (ruy's).
-        count: n, float64.
-    """
-    share, exponent = _mantissa(tf.cast(factor, tf.float64))
-    if not isinstance(count, int):
-        halves = _mantissa(count)[1] - 1.0
-        share = tf.floor(share * 2.0**halves / count)
-        exponent -= halves
-    share = tf.stop_gradient(share / 2.0**31)
-    last = half_away if away else half_up
-    return last(
-        half_up(values * 2.0 ** tf.maximum(exponent, 0.0) * share)
-        * 2.0 ** tf.minimum(exponent, 0.0)
-    )
-
-
-def reduced_point(values: Any, factor: Any) -> Any:
-    """Whole numbers times a factor of 16 bits, as kernels with 64-bit sums compute it.
-
-    With q and e as in `fixed_point` (MultiplyByQuantizedMultiplier for int64):
-
-        y = (x * r + 2^(14-e)) >> (15-e),  r = min((q + 2^15) >> 16, 2^15 - 1)
-
-    Args:
-        values: float64, whole, up to 2^38.
-        factor: float64, positive.
-    """
-    share, exponent = _mantissa(tf.cast(factor, tf.float64))
-    reduced = tf.minimum(tf.floor(share / 2.0**16 + 0.5), 2.0**15 - 1.0)
-    return half_up(values * tf.stop_gradient(reduced) * 2.0 ** (exponent - 15.0))
-
-
-def _mantissa(factor: Any) -> tuple[Any, Any]:
-    """Q and e of `fixed_point`, whole numbers as float64."""
-    factor = tf.maximum(factor, _LEAST_FACTOR)
-    bits = tf.bitwise.right_shift(tf.bitcast(factor, tf.int64), tf.constant(52, tf.int64))
-    exponent = tf.cast(bits - 1022, tf.float64)
-    return tf.round(factor * 2.0 ** (31.0 - exponent)), exponent
-
-
-def half_away(values: Any) -> Any:
-    """The values rounded, halves away from 0; the gradient passes straight through."""
-    rounded = tf.sign(values) * tf.floor(tf.abs(values) + 0.5)
-    return values + tf.stop_gradient(rounded - values)

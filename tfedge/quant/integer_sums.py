@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfedge._keras import tf
-from tfedge.quant.integer_grid import Range, half_up, narrow, step, whole, zero_point
+from tfedge.quant import integer_ops as ops
+from tfedge.quant.integer_grid import Range, narrow, step, whole, zero_point
 
 _MULTIPLIER_BITS = 20  # Of the larger multiplier, less one.
 
@@ -42,10 +43,8 @@ class IntegerSum:
 
     def inputs(self, values: Sequence[Any]) -> list[Any]:
         """Codes times multipliers, float64."""
-        return [
-            tf.cast(whole(value / read), tf.float64) * multiplier
-            for value, read, multiplier in zip(values, self._reads, self._multipliers, strict=True)
-        ]
+        pairs = zip(values, self._reads, self._multipliers, strict=True)
+        return [ops.multiplied(value, read, factor) for value, read, factor in pairs]
 
     def outputs(self, sums: Any) -> Any:
         """The output on its grid, float32.
@@ -53,7 +52,7 @@ class IntegerSum:
         Args:
             sums: Of `inputs`, float64.
         """
-        return narrow(half_up(sums / self._unit)) * self._goal
+        return ops.shifted(sums, self._unit, self._goal)
 
 
 class IntegerMultiply:
@@ -70,7 +69,7 @@ class IntegerMultiply:
 
     def inputs(self, values: Sequence[Any]) -> list[Any]:
         """Codes, float32."""
-        return [whole(v / read) for v, read in zip(values, self._reads, strict=True)]
+        return [ops.codes(v, read) for v, read in zip(values, self._reads, strict=True)]
 
     def outputs(self, products: Any) -> Any:
         """The output on its grid, float32.
@@ -79,7 +78,7 @@ class IntegerMultiply:
             products: Of `inputs`, float32.
         """
         scale = self._reads[0] * self._reads[1] / self._goal
-        return whole(products * scale) * self._goal
+        return ops.times(products, scale, self._goal)
 
 
 class IntegerMean:
@@ -98,7 +97,7 @@ class IntegerMean:
     def inputs(self, values: Any) -> Any:
         """Codes, float32."""
         self._count = tf.cast(tf.reduce_prod(tf.shape(values)[1:-1]), tf.float32)
-        return whole(values / self._read)
+        return ops.codes(values, self._read)
 
     def outputs(self, sums: Any) -> Any:
         """The mean on its grid, float32.
@@ -123,4 +122,4 @@ def requantized(values: Any, source: Range, goal: Range) -> Any:
     """
     read, own = narrow(step(source)), narrow(step(goal))
     multiplier = tf.round(256.0 * (read / own))
-    return half_up(whole(values / read) * multiplier / 256.0) * own
+    return ops.moved(values, read, multiplier, own)

@@ -365,18 +365,22 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
             limit = self._limit(inputs)
         return fake_quant.straight_through(inputs, lambda kernel: self._narrow(kernel, limit))
 
-    def scales(self, kernel: Any, variables: dict[str, Any]) -> Any:
-        """Steps of the kernel's codes, never 0, float64: a scalar or one an output channel.
+    def largest_code(self, kernel: Any, variables: dict[str, Any]) -> tuple[Any, Any]:
+        """The kernel's largest magnitudes, a scalar or one an output channel, and their code.
 
         Args:
             kernel: The kernel's variable.
             variables: What `with_ends` returned.
+
+        Returns:
+            float32 and float64.
         """
         if self.ranges == "learned":
             limit = tf.convert_to_tensor(variables["max_var"])
         else:
-            limit = self.largest(preserving.kept(self.preserve, kernel, variables))
-        return tf.cast(limit, tf.float64) / (2.0 ** (self.num_bits - 1) - 1.0)
+            values = tf.convert_to_tensor(kernel)
+            limit = self._limit(preserving.kept(self.preserve, values, variables))
+        return limit, constant(2.0 ** (self.num_bits - 1) - 1.0, tf.float64)
 
     def grouped(self, kernel: Any) -> Any:
         """The kernel with its channels on the last axis."""
