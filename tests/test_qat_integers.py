@@ -207,3 +207,17 @@ def test_biases_beside_kernels_with_a_scale_a_unit_are_rounded_once(scheme):
         codes = flatbuffer.tensor_data(inside, tensor)
         wanted = aware.get_layer(f"quant_{name}").layer.bias.numpy() / tensor.quantization.scale
         assert np.abs(codes - wanted).max() <= 0.5 + 1e-4 * np.abs(wanted).max()
+
+
+def test_kernels_of_equal_codes_keep_their_own_scales_and_biases():
+    image = keras.Input((6,), name="image")
+    heads = [L.Dense(4, name=f"head{i}")(image) for i in range(2)]
+    model = keras.Model(image, heads)
+    kernel = np.random.default_rng(3).normal(size=(6, 4)).astype("float32")
+    model.set_weights([kernel, np.full(4, 0.3, "float32"), 4.0 * kernel, np.arange(4.0)])
+    data = np.random.default_rng(2).normal(size=(64, 6)).astype("float32")
+    aware = quant.quantize_aware(model, calibration=data)
+    file = tfedge.convert(aware)
+    assert all(row.exact == 1.0 for row in tfedge.verify_ops(aware, file, data))
+    for got, want in zip(file.predict(data).values(), model.predict(data, verbose=0), strict=True):
+        assert np.abs(got - want).max() < 0.03 * np.abs(want).max()

@@ -36,28 +36,29 @@ def restore_scales(model: schema.ModelT, kernels: Sequence[Any]) -> None:
         ConversionError: A kernel is not in the file as it was exported.
     """
     left = {id(k): k for k in kernels}
-    done: dict[int, int] = {}
+    done: dict[tuple[int, int], int] = {}
     for _, graph, op in list(operators(model)):
         name = op_name(model, op)
         if name not in OPS:
             continue
-        places = BIAS_OPS[name]
-        index = int(op.inputs[places[1]])
+        inputs, places = [int(i) for i in op.inputs], BIAS_OPS[name]
+        index = inputs[places[1]]
         alike = _found(model, graph.tensors[index], kernels)
         if not alike:
             continue
-        for found in alike:
-            left.pop(id(found), None)
-        if index not in done:
-            graph.tensors.append(_copied(graph.tensors[index], alike[0].scales))
-            done[index] = len(graph.tensors) - 1
-        inputs = [int(i) for i in op.inputs]
-        inputs[places[1]] = done[index]
-        source = graph.tensors[inputs[places[0]]]
-        if len(inputs) > places[2] and inputs[places[2]] >= 0:
-            old = graph.tensors[inputs[places[2]]]
-            graph.tensors.append(_bias(model, old, alike, float(source.quantization.scale[0])))
-            inputs[places[2]] = len(graph.tensors) - 1
+        for one in alike:
+            left.pop(id(one), None)
+        found, place = alike[0], places[2]
+        if len(inputs) > place and inputs[place] >= 0:
+            source = graph.tensors[inputs[places[0]]]
+            bias = graph.tensors[inputs[place]]
+            found, fresh = _bias(model, bias, alike, float(source.quantization.scale[0]))
+            graph.tensors.append(fresh)
+            inputs[place] = len(graph.tensors) - 1
+        if (index, id(found)) not in done:
+            graph.tensors.append(_copied(graph.tensors[index], found.scales))
+            done[index, id(found)] = len(graph.tensors) - 1
+        inputs[places[1]] = done[index, id(found)]
         op.inputs = np.array(inputs, np.int32)
     missing = [k for k in left.values() if not any(_same(k, o) for o in kernels if o is not k)]
     if missing:
@@ -145,8 +146,10 @@ def _copied(tensor: Any, scales: np.ndarray) -> Any:
     return fresh
 
 
-def _bias(model: schema.ModelT, old: Any, kernels: Sequence[Any], source_scale: float) -> Any:
-    """The bias in steps of source scale times channel scale.
+def _bias(
+    model: schema.ModelT, old: Any, kernels: Sequence[Any], source_scale: float
+) -> tuple[Any, Any]:
+    """The kernel whose bias this is, and the bias in steps of source scale times channel scale.
 
     Args:
         model: The file.
@@ -172,7 +175,7 @@ def _bias(model: schema.ModelT, old: Any, kernels: Sequence[Any], source_scale: 
     fresh.buffer = add_buffer(
         model, np.clip(np.round(exact), ends.min, ends.max).astype(codes.dtype)
     )
-    return fresh
+    return kernel, fresh
 
 
 def _rounds_to(exact: np.ndarray, rounded: np.ndarray, step: float) -> bool:
