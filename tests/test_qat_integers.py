@@ -10,6 +10,7 @@ from tests.zoo import randomize
 from tfedge import quant
 from tfedge._keras import keras, tf
 from tfedge.quant import configs
+from tfedge.quant.ends import Phase
 from tfedge.tflite import flatbuffer
 from tfedge.tflite.interpreter import Interpreter
 from tfedge.tflite.tensors import codes
@@ -120,6 +121,27 @@ def test_without_it_the_codes_differ(aware, monkeypatch):
     monkeypatch.setattr(configs, "integers_of", lambda *_: None)
     rows = tfedge.verify_ops(aware, tfedge.convert(aware), _DATA, limit=32)
     assert sum(row.exact < 0.9995 for row in rows) >= 3
+
+
+def test_what_is_not_quantized_is_not_rounded(aware, monkeypatch):
+    """As `allocate` measures what each part of a network costs: one is on, the others are off."""
+    found = [q for layer in aware.layers for q in configs.layer_quantizers(layer)]
+    phases = [q.phase for q in found]
+    cases = {"none": 1e-6, "WeightQuantizer": 1e-6, "ActivationQuantizer": 0.01}
+    try:
+        for kind, limit in cases.items():
+            for quantizer in found:
+                quantizer.phase = Phase(type(quantizer).__name__ == kind, moving=False)
+            got = aware(_DATA, training=False).numpy()
+            with monkeypatch.context() as patch:
+                patch.setattr(configs, "integers_of", lambda *_: None)
+                want = aware(_DATA, training=False).numpy()
+            assert np.abs(got - want).mean() < limit * np.ptp(want)
+            products = [x for x in aware.layers if getattr(x, "_weight_vars", None)]
+            assert not any(configs.integers_of(x, x._reads.value) for x in products)
+    finally:
+        for quantizer, phase in zip(found, phases, strict=True):
+            quantizer.phase = phase
 
 
 def test_training_is_as_it_was(aware, monkeypatch):

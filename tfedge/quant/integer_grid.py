@@ -55,7 +55,8 @@ def target(wrapper: Any) -> Range | None:
             return found if quantizes(found) else None
         ended, reader = relu is not None, only_reader(reader)
         if isinstance(inner(reader), keras.layers.Concatenate):
-            return joined(reader)
+            found = joined(reader)
+            return found if found is not None and quantizes(found) else None
         relu = relu_of(inner(reader))
         if ended or not (is_norm(reader) or (relu is not None and relu[0])):
             return None

@@ -30,7 +30,8 @@ def integers_of(wrapper: Any, sources: Sequence[Range]) -> Integers | None:
         return None
     if wrapper._weight_vars:  # But an embedding, which looks rows up.
         kernel = wrapper._weight_vars[0]
-        return IntegerProduct(wrapper, kernel, sources[0]) if hasattr(layer, "use_bias") else None
+        whole = hasattr(layer, "use_bias") and kernel[1].phase.quantizing
+        return IntegerProduct(wrapper, kernel, sources[0]) if whole else None
     if goal is None:
         return None
     wide = bits == {16}
