@@ -253,7 +253,8 @@ def test_convert_names_the_operation_that_has_no_integer_form():
     i = keras.Input((4,), name="x")
     model = keras.Model(i, L.Dense(3)(tf.math.sin(L.Dense(4)(i))))
     x = RNG.normal(size=(8, 4)).astype("float32")
-    with pytest.raises(ConversionError, match="SIN.*'tf.math.sin' .* stays float.*overrides="):
+    named = r"SIN.*'tf.math.sin(_\d+)?' .* stays float.*overrides="  # Keras counts the names.
+    with pytest.raises(ConversionError, match=named):
         tfedge.convert(model, "w8a16", calibration=x)
 
 
