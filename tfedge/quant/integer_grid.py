@@ -1,10 +1,10 @@
 """What the ops of a file compute in and round to: the grids of their inputs and outputs.
 
 In inference the simulation computes convolutions, dense layers, sums and means in whole codes, as
-the file does (`integer_product`, `integer_sums`, `integer_fixed`): what float32 rounds otherwise moves one value in
-100,000 to the next code, and each such value moves others in the layers behind it. Training does
-not need it and is spared the cost. Gradients, where somebody takes them in inference, are those of
-the float computation.
+the file does (`integer_product`, `integer_sums`, `integer_fixed`): what float32 rounds otherwise
+moves one value in 100,000 to the next code, and each such value moves others in the layers behind
+it. Training does not need it and is spared the cost. Gradients, where somebody takes them in
+inference, are those of the float computation.
 """
 
 from __future__ import annotations
