@@ -1,7 +1,7 @@
 """An EfficientNet for small images (Tan and Le 2019, "EfficientNet", table 1, half the width).
 
 The maps are halved at the second, fourth and sixth stage, so that most of the network works at
-16x16: it is a network to be trained on a CPU in an hour.
+16x16: a CPU is to train it.
 """
 
 from __future__ import annotations
