@@ -89,9 +89,9 @@ def correct(model: Any, samples: list[Any]) -> int:
     """
     packed = tf.nest.pack_sequence_as(model._nested_inputs, samples)
     wanted, calls = _Means(), _Calls()
-    with observe.watching(_Silent()), observe.visiting(wanted):
+    with observe.watching(observe.Silent()), observe.visiting(wanted):
         model(packed, training=False)
-    with observe.watching(_Silent()), observe.visiting(calls):
+    with observe.watching(observe.Silent()), observe.visiting(calls):
         model(tf.nest.map_structure(lambda t: t[:1], packed), training=False)
     correction = _Correction(wanted, calls.counts)
     with observe.visiting(correction):
@@ -135,7 +135,7 @@ def correct_expected(model: Any, samples: list[Any]) -> int:
         How many layers were corrected.
     """
     inputs = _Inputs()
-    with observe.watching(_Silent()), observe.visiting(inputs):
+    with observe.watching(observe.Silent()), observe.visiting(inputs):
         model(tf.nest.pack_sequence_as(model._nested_inputs, samples), training=False)
     for wrapper, view, total, count in inputs.means.values():
         (kernel, quantizer, variables), *_ = wrapper._weight_vars
@@ -145,13 +145,6 @@ def correct_expected(model: Any, samples: list[Any]) -> int:
         shift = (mean * error).sum(0) if view.depthwise else mean @ error
         wrapper.layer.bias.assign_sub(shift.astype(np.float32))
     return len(inputs.means)
-
-
-class _Silent:
-    """A watcher that keeps nothing: the float path runs."""
-
-    def activation(self, low: Any, high: Any, bits: int, values: Any) -> None:
-        """Nothing."""
 
 
 def _axis(layer: Any, values: Any) -> int:

@@ -50,6 +50,13 @@ class Watcher:
         entry.low, entry.high = min(entry.low, least), max(entry.high, most)
 
 
+class Silent:
+    """A watcher that keeps nothing: the float path runs."""
+
+    def activation(self, low: Any, high: Any, bits: int, values: Any) -> None:
+        """Nothing."""
+
+
 class Visitor(Protocol):
     """Looks into wrapped layers with a kernel and an activation while a model runs eagerly."""
 

@@ -97,19 +97,12 @@ def _run(model: Any, samples: list[Any], rounder: Rounder, targets: bool) -> int
     packed = tf.nest.pack_sequence_as(model._nested_inputs, samples)
     wanted = _Targets()
     if targets:
-        with observe.watching(_Silent()), observe.visiting(wanted):
+        with observe.watching(observe.Silent()), observe.visiting(wanted):
             model(packed, training=False)
     rounding = _Rounding(rounder, wanted.values)
     with observe.visiting(rounding):
         model(packed, training=False)
     return len(rounding.done)
-
-
-class _Silent:
-    """A watcher that keeps nothing: the float path runs."""
-
-    def activation(self, low: Any, high: Any, bits: int, values: Any) -> None:
-        """Nothing."""
 
 
 def _drawn(count: int) -> np.ndarray:
