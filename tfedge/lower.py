@@ -305,7 +305,8 @@ class _Converter(tf.lite.TFLiteConverter):
 
 def _refuse_loops(frozen: Any) -> None:
     """The converter's calibration of a loop ends the process."""
-    loops = [op.name for op in frozen.graph.get_operations() if op.type == "LoopCond"]
+    # Sorted: the order of a frozen graph's ops changes from run to run.
+    loops = sorted(op.name for op in frozen.graph.get_operations() if op.type == "LoopCond")
     if loops:
         raise ConversionError(
             "the TFLite converter cannot calibrate a model that loops",
