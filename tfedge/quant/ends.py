@@ -81,7 +81,7 @@ def set_range(low_end: Any, high_end: Any, low: float, high: float) -> None:
     """Sets both ends of an activation's range; an end that follows from the other is left out."""
     for end, value in ((low_end, low), (high_end, high)):
         if not isinstance(end, Derived):
-            end.assign(value)
+            end.assign(value, read_value=False)
 
 
 class _Between(keras.constraints.Constraint):

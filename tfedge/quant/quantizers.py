@@ -101,12 +101,13 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
             return inputs
         if export_bits():
             return self._exported(inputs, weights)
-        low, high = self.bounds(weights)
         if self._follows(training, weights):
             least = constant(0.0)
             if not self.nonnegative:
                 least = tf.minimum(fake_quant.smallest(inputs, len(inputs.shape)), least)
             low, high = self._follow(weights, least, _positive(inputs), training)
+        else:
+            low, high = self.bounds(weights)
         if not self.phase.quantizing:
             return inputs
         if self.ranges == "learned" and self.phase.moving:
@@ -121,11 +122,11 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
             training: As in `__call__`.
             weights: The quantizer's variables.
         """
-        _, high = self.bounds(weights)
         if self._follows(training, weights):
-            most = _positive(inputs)
-            most = most if self.ceiling is None else tf.minimum(most, constant(self.ceiling))
+            most = _positive(inputs, self.ceiling)
             _, high = self._follow(weights, constant(0.0), most, training)
+        else:
+            _, high = self.bounds(weights)
         learned = self.ranges == "learned" and self.phase.moving
         op = fake_quant.learned_relu if learned else fake_quant.clipped_relu
         return op(inputs, high, self.num_bits)
@@ -198,7 +199,7 @@ class ActivationQuantizer(_tfmot.MovingAverageQuantizer):
         if first or not self.nonnegative or self.symmetric:
             set_range(weights["min_var"], weights["max_var"], new_low, new_high)
         else:
-            weights["max_var"].assign(new_high)
+            weights["max_var"].assign(new_high, read_value=False)
         return new_low, new_high
 
     def _moved(self, old: Any, batch: Any, unset: Any, training: Any) -> Any:
@@ -229,9 +230,14 @@ def _mirrored(high: float) -> float:
     return UNSET[0] if high == UNSET[1] else -INT16_RATIO * high
 
 
-def _positive(values: Any) -> Any:
-    """The largest value, or 0."""
-    return tf.nn.relu(fake_quant.largest(values, len(values.shape)))
+def _positive(values: Any, ceiling: float | None = None) -> Any:
+    """The largest value, or 0; at most the ceiling."""
+    most = fake_quant.largest(values, len(values.shape))
+    if ceiling is None:
+        return tf.nn.relu(most)
+    return tf.raw_ops.ClipByValue(
+        t=most, clip_value_min=constant(0.0), clip_value_max=constant(ceiling)
+    )
 
 
 class FixedQuantizer(_tfmot.Quantizer):
@@ -353,17 +359,17 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
             if self.axis in ("unit", "filter"):
                 return by_codes(kernel, self._narrow, limit, self.num_bits)
             return self._narrow(tf.constant(kernel), limit)
-        inputs = preserving.kept(self.preserve, inputs, weights)
+        kernel = preserving.kept(self.preserve, tf.convert_to_tensor(inputs), weights)
         if not self.phase.quantizing:
-            return inputs
-        if self.ranges == "learned":
-            limit = tf.convert_to_tensor(weights["max_var"])
-            if self.phase.moving:
-                out = fake_quant.learned_kernel(self.grouped(inputs), limit, self.num_bits)
-                return self.ungrouped(out, inputs)
-        else:
-            limit = self._limit(inputs)
-        return fake_quant.straight_through(inputs, lambda kernel: self._narrow(kernel, limit))
+            return kernel
+        learned = self.ranges == "learned"
+        grouped = self.grouped(kernel)
+        limit = tf.convert_to_tensor(weights["max_var"]) if learned else self._most(grouped)
+        if learned and self.phase.moving:
+            out = fake_quant.learned_kernel(grouped, limit, self.num_bits)
+            return self.ungrouped(out, kernel)
+        rounded = fake_quant.narrow(grouped, limit, self.num_bits)
+        return fake_quant.straight_through(kernel, self.ungrouped(rounded, kernel))
 
     def largest_code(self, kernel: Any, variables: dict[str, Any]) -> tuple[Any, Any]:
         """The kernel's largest magnitudes, a scalar or one an output channel, and their code.
@@ -413,7 +419,11 @@ class WeightQuantizer(_tfmot.LastValueQuantizer):
 
     def _limit(self, kernel: Any) -> Any:
         """`largest`, but 0 for a kernel that is 0: fake quantization then gives 0."""
-        size = tf.abs(self.grouped(kernel))
+        return self._most(self.grouped(kernel))
+
+    def _most(self, grouped: Any) -> Any:
+        """`_limit` of a kernel with its channels last."""
+        size = tf.abs(grouped)
         rank = len(size.shape)
         if self.axis == "tensor":
             return fake_quant.largest(size, rank)
