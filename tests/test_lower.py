@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -220,6 +222,29 @@ def test_a_model_that_no_file_holds_is_refused_with_its_largest_weights(model, m
     with pytest.raises(ConversionError, match=r"2 GB.*largest: z_first/kernel") as caught:
         lower(model, "float32")
     assert "Split the model" in str(caught.value)
+
+
+@pytest.mark.parametrize("least", [0, 2**40])
+def test_what_a_large_model_was_made_of_is_freed_before_the_graph_is_copied(
+    model, monkeypatch, least
+):
+    class Cycle:
+        pass
+
+    left = Cycle()
+    left.itself, seen, gone = left, weakref.ref(left), []
+    freeze = tfedge.lower._freeze
+    monkeypatch.setattr(tfedge.lower, "_LARGE", least)
+    monkeypatch.setattr(
+        tfedge.lower, "_freeze", lambda s: (gone.append(seen() is None), freeze(s))[1]
+    )
+    gc.disable()
+    try:
+        del left
+        lower(model, "float32")
+    finally:
+        gc.enable()
+    assert gone == [least == 0]
 
 
 @pytest.mark.parametrize("scheme", ["w8a8", "w8a16"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -36,6 +38,7 @@ IO = ("int", "float", "uint8")
 # XNNPACK has no depthwise convolution with int8 weights and float activations; in float32 it is
 # faster than the runtime's own kernel by far.
 _WIDENED = {"w8_dynamic": ("DEPTHWISE_CONV_2D",), "w8_weight_only": tuple(HYBRID_OPS)}
+_LARGE = 2**28  # Bytes of float32 weights; below, a collection takes longer than it is worth.
 _INPUT, _OUTPUT = "tfedge_input_{}", "tfedge_output_{}"
 
 
@@ -166,8 +169,10 @@ def lower(
     source = source_of(model)
     _check_combination(source, spec, calibration, model)
     source = _with_batch(source, batch)
+    _free(model)
     with exporting(spec.activation_bits) as export:
         frozen = _freeze(source)
+    _free(model)
     raw = _convert(frozen, source, spec, calibration)
     return _finish(raw, source, spec, io, export)
 
@@ -256,6 +261,13 @@ def _freeze(source: Source) -> Any:
             raise ConversionError(
                 "the model cannot be frozen for conversion", _reason(error, said.text())
             ) from error
+
+
+def _free(model: Any) -> None:
+    """Frees what a large model was made of: graphs and models are cycles, and Python counts few."""
+    weights = getattr(model, "weights", ())
+    if sum(4 * math.prod(w.shape) for w in weights) >= _LARGE:
+        gc.collect()
 
 
 def _require_room(variables: Sequence[Any]) -> None:
