@@ -154,6 +154,14 @@ def test_learned_kernel_limits_have_the_papers_gradient():
     np.testing.assert_allclose(d_limit, want / 7 * 7**2, rtol=1e-3, atol=1e-4)
 
 
+def test_straight_through_is_exact_and_passes_the_gradient_on():
+    w = (RNG.normal(size=200) * 10.0 ** RNG.integers(-6, 6, 200)).astype("float32")
+    rounded = np.clip(np.round(w / 0.01), -127, 127).astype("float32") * np.float32(0.01)
+    out, (dw,) = gradient_of(lambda w: fake_quant.straight_through(w, tf.constant(rounded)), w)
+    np.testing.assert_array_equal(out, rounded)
+    np.testing.assert_array_equal(dw, WEIGHTS[: w.size])
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_trained_model_agrees_with_its_files(mode):
     aware = trained(network(), keras.optimizers.Adam(1e-3), ranges=mode)

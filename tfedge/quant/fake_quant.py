@@ -176,16 +176,15 @@ def _sample_size(x: Any) -> Any:
 
 
 def straight_through(w: Any, rounded: Any) -> Any:
-    """`rounded` with the gradient of the identity to `w`, for a range that clips nothing.
+    """`rounded` with the gradient of the identity to `w`.
 
-    w + (y - w) is y: rounded to the nearest step, y is 0 or between w / 2 and 2 w, so that the
-    difference is exact in float32 (Sterbenz' lemma). A gradient of its own takes longer to trace.
+    y + (w - w) is y, exactly. A gradient of its own (`tf.custom_gradient`) takes longer to trace.
 
     Args:
-        w: float32, any shape: a kernel, whose range is its own largest magnitude.
+        w: float32, any shape: a kernel.
         rounded: Of the same shape.
     """
-    return w + tf.stop_gradient(rounded - w)
+    return tf.stop_gradient(rounded) + (w - tf.stop_gradient(w))
 
 
 def narrow(w: Any, limit: Any, bits: int) -> Any:
