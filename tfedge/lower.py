@@ -312,7 +312,8 @@ class _Converter(tf.lite.TFLiteConverter):
 
     def _freeze_concrete_function(self) -> tuple[Any, list[Any], list[Any], Any]:
         (frozen,) = self._funcs
-        return frozen.graph.as_graph_def(), list(frozen.inputs), list(frozen.outputs), frozen
+        inputs = [t for t in frozen.inputs if t.dtype != tf.resource]  # Tables of a ServingModel.
+        return frozen.graph.as_graph_def(), inputs, list(frozen.outputs), frozen
 
 
 def _refuse_loops(frozen: Any) -> None:
